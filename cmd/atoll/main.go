@@ -1,0 +1,4 @@
+// Command atoll is a Matrix homeserver.
+package main
+
+func main() {}
