@@ -3,7 +3,6 @@ package spec
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -41,7 +40,7 @@ const (
 // that are no integers in ±(2^53-1), nesting deeper than 1000.
 // Spec: appendices#canonical-json
 func Canonical(raw []byte) ([]byte, error) {
-	return canonical(raw, numbersWhole, math.MaxInt)
+	return canonical(raw, numbersWhole)
 }
 
 // CanonicalLegacy is Canonical for what was made before the strict rules: room
@@ -49,7 +48,7 @@ func Canonical(raw []byte) ([]byte, error) {
 // limited, and of duplicate keys the last one counts.
 // Spec: rooms/v1#canonical-json
 func CanonicalLegacy(raw []byte) ([]byte, error) {
-	return canonical(raw, numbersLegacy, math.MaxInt)
+	return canonical(raw, numbersLegacy)
 }
 
 // MarshalCanonical encodes a Go value to JSON and that to its canonical form.
@@ -61,12 +60,9 @@ func MarshalCanonical(v any) ([]byte, error) {
 	return Canonical(raw)
 }
 
-// errTooLarge: the canonical form exceeds the limit given to the writer.
-var errTooLarge = errors.New("canonical form exceeds the size limit")
-
-// canonical returns a new slice; limit bounds its length in bytes.
-func canonical(raw []byte, mode numbers, limit int) ([]byte, error) {
-	w := canonWriter{in: raw, numbers: mode, limit: limit, out: make([]byte, 0, len(raw))}
+// canonical returns a new slice.
+func canonical(raw []byte, mode numbers) ([]byte, error) {
+	w := canonWriter{in: raw, numbers: mode, out: make([]byte, 0, len(raw))}
 	w.space()
 	if err := w.value(); err != nil {
 		return nil, err
@@ -85,7 +81,6 @@ type canonWriter struct {
 	in      []byte
 	pos     int
 	out     []byte
-	limit   int
 	depth   int
 	numbers numbers
 	members []member   // stack: those of the objects that are open
@@ -127,9 +122,6 @@ func (w *canonWriter) peek() byte {
 }
 
 func (w *canonWriter) value() error {
-	if len(w.out) > w.limit {
-		return errTooLarge
-	}
 	switch c := w.peek(); {
 	case c == '"':
 		_, err := w.str()
