@@ -124,10 +124,9 @@ func ParseEvent(rules *Rules, raw []byte) (*Event, error) {
 	e := &Event{Rules: rules, JSON: canon}
 	f := readFields(canon)
 	if f.unsigned != nil {
-		if err := e.dropUnsigned(f.unsigned); err != nil {
+		if f, err = e.dropUnsigned(f); err != nil {
 			return nil, err
 		}
-		f = readFields(e.JSON)
 	}
 	if err := e.fill(f); err != nil {
 		return nil, err
@@ -203,16 +202,24 @@ func readFields(json []byte) (f fields) {
 	return f
 }
 
-// dropUnsigned moves unsigned out of JSON.
-func (e *Event) dropUnsigned(unsigned []byte) error {
-	if !isObject(unsigned) && string(unsigned) != "null" {
-		return Errorf(CodeBadJSON, nil, "unsigned is not an object")
+// dropUnsigned moves unsigned out of JSON, which nobody else has seen yet, and
+// returns the fields of what remains.
+func (e *Event) dropUnsigned(f fields) (fields, error) {
+	switch {
+	case isObject(f.unsigned):
+		e.Unsigned = bytes.Clone(f.unsigned)
+	case string(f.unsigned) != "null":
+		return f, Errorf(CodeBadJSON, nil, "unsigned is not an object")
 	}
-	if isObject(unsigned) {
-		e.Unsigned = bytes.Clone(unsigned)
+	const key = `,"unsigned":`
+	if at := len(e.JSON) - len(key) - len(f.unsigned) - 1; at > 0 && len(f.unsigned) < 1024 &&
+		string(e.JSON[at:at+len(key)]) == key && bytes.Equal(e.JSON[at+len(key):len(e.JSON)-1], f.unsigned) {
+		e.JSON = append(e.JSON[:at], '}') // the usual case: it is the last member
+		return f, nil
 	}
-	e.JSON = without(make([]byte, 0, len(e.JSON)-len(unsigned)), e.JSON, func(key []byte) bool { return string(key) == "unsigned" })
-	return nil
+	rest := make([]byte, 0, len(e.JSON)-len(f.unsigned))
+	e.JSON = without(rest, e.JSON, func(key []byte) bool { return string(key) == "unsigned" })
+	return readFields(e.JSON), nil
 }
 
 // fill sets the fields that are read from JSON and checks their JSON types. Room

@@ -77,15 +77,21 @@ func isString(value []byte) bool { return len(value) >= 2 && value[0] == '"' }
 // skipString returns the index after the string that begins at i, -1 if it has
 // no end.
 func skipString(b []byte, i int) int {
-	for i++; i < len(b); i++ {
-		switch b[i] {
-		case '"':
+	start := i + 1
+	for i = start; ; i++ {
+		n := bytes.IndexByte(b[i:], '"')
+		if n < 0 {
+			return -1
+		}
+		i += n
+		escapes := i
+		for escapes > start && b[escapes-1] == '\\' {
+			escapes--
+		}
+		if (i-escapes)%2 == 0 {
 			return i + 1
-		case '\\':
-			i++
 		}
 	}
-	return -1
 }
 
 // structural marks the bytes at which skipValue has to do something.
