@@ -134,7 +134,10 @@ func ParseEvent(rules *Rules, raw []byte) (*Event, error) {
 	if err := e.check(f); err != nil {
 		return nil, err
 	}
-	return e, e.applyHashes(f)
+	if err := e.applyHashes(f); err != nil {
+		return nil, err
+	}
+	return e, nil
 }
 
 // canonical is the canonical form that events of the room version must have.
