@@ -52,7 +52,9 @@ CREATE TABLE events (
 );
 
 CREATE UNIQUE INDEX events_id ON events (event_id, room_nid);
-CREATE INDEX events_timeline ON events (room_nid, timeline, nid) WHERE timeline IS NOT NULL;
+CREATE INDEX events_timeline ON events (room_nid, timeline, nid);
+-- Waiting events and those with partial state, kinds 3 and 4.
+CREATE INDEX events_unsettled ON events (room_nid, kind, nid) WHERE kind > 2;
 
 -- Who names whom among prev_events, for events that are no outliers. The
 -- target may be unknown, therefore it is an id.
