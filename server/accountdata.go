@@ -71,6 +71,13 @@ func (a *AccountData) Put(ctx context.Context, key AccountDataKey, content []byt
 // announces it to the user's devices. The content is a JSON object.
 func (a *AccountData) store(ctx context.Context, key AccountDataKey, content []byte) error {
 	entry := storage.LogEntry{Kind: storage.LogAccountData, User: key.User, Text: key.Type}
+	if key.Room != "" {
+		nid, err := a.roomNID(ctx, key.Room)
+		if err != nil {
+			return fmt.Errorf("store account data of %s: %w", key.User, err)
+		}
+		entry.RoomNID = nid
+	}
 	_, err := a.db.Commit(ctx, &storage.Unit{
 		Log:   []storage.LogEntry{entry},
 		Extra: []storage.Row{&storage.AccountDataRow{User: key.User, Room: key.Room, Type: key.Type, Content: content, Entry: 1}},
@@ -79,4 +86,18 @@ func (a *AccountData) store(ctx context.Context, key AccountDataKey, content []b
 		return fmt.Errorf("store account data of %s: %w", key.User, err)
 	}
 	return nil
+}
+
+// roomNID returns the local id of a room, 0 if the room is not known here:
+// clients may store what belongs to rooms that they have yet to join.
+func (a *AccountData) roomNID(ctx context.Context, room spec.RoomID) (int64, error) {
+	var row storage.RoomRow
+	err := a.db.Read(ctx, func(tx *storage.Tx) (err error) {
+		row, err = tx.RoomByID(room)
+		return err
+	})
+	if errors.Is(err, storage.ErrNotFound) {
+		return 0, nil
+	}
+	return row.NID, err
 }

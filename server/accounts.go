@@ -148,15 +148,15 @@ func (a *Accounts) ChangePassword(ctx context.Context, c PasswordChange) ([]stri
 		return nil, err
 	}
 	var gone []string
-	err = a.revoke(ctx, c.User, func(tx *storage.Tx) error {
-		if err := tx.SetPasswordHash(c.User, hash); err != nil {
-			return err
+	err = a.revoke(ctx, c.User, func(tx *storage.Tx) ([]storage.LogEntry, error) {
+		if err := tx.SetPasswordHash(c.User, hash); err != nil || !c.LogoutOthers {
+			return nil, err
 		}
-		if !c.LogoutOthers {
-			return nil
+		entries, err := deleteDevices(tx, c.User, func(device string) bool { return device != c.Device })
+		for _, e := range entries {
+			gone = append(gone, e.Device)
 		}
-		gone, err = deleteDevices(tx, c.User, func(device string) bool { return device != c.Device })
-		return err
+		return entries, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("change the password of %s: %w", c.User, err)
@@ -176,11 +176,11 @@ type Deactivation struct {
 // user. The name stays taken. Doing it twice is fine.
 // Spec: client-server-api#post_matrixclientv3accountdeactivate
 func (a *Accounts) Deactivate(ctx context.Context, d Deactivation) error {
-	err := a.revoke(ctx, d.User, func(tx *storage.Tx) error {
-		if _, err := deleteDevices(tx, d.User, func(string) bool { return true }); err != nil {
-			return err
+	err := a.revoke(ctx, d.User, func(tx *storage.Tx) ([]storage.LogEntry, error) {
+		if err := tx.DeactivateUser(storage.UserDeactivation{User: d.User, At: a.ms(), Erase: d.Erase}); err != nil {
+			return nil, err
 		}
-		return tx.DeactivateUser(storage.UserDeactivation{User: d.User, At: a.ms(), Erase: d.Erase})
+		return deleteDevices(tx, d.User, func(string) bool { return true })
 	})
 	if errors.Is(err, storage.ErrNotFound) {
 		return spec.Errorf(spec.CodeNotFound, nil, "there is no such user")
@@ -235,17 +235,17 @@ func (a *Accounts) MakeAdmin(ctx context.Context, user spec.UserID) error {
 }
 
 func (a *Accounts) setStanding(ctx context.Context, user spec.UserID, s Standing) error {
-	err := a.revoke(ctx, user, func(tx *storage.Tx) error {
+	err := a.revoke(ctx, user, func(tx *storage.Tx) ([]storage.LogEntry, error) {
 		row, err := tx.User(user)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, point := range []struct{ have, want *bool }{{&row.Locked, s.Locked}, {&row.Suspended, s.Suspended}, {&row.Admin, s.Admin}} {
 			if point.want != nil {
 				*point.have = *point.want
 			}
 		}
-		return tx.SetUserStanding(row)
+		return nil, tx.SetUserStanding(row)
 	})
 	if errors.Is(err, storage.ErrNotFound) {
 		return spec.Errorf(spec.CodeNotFound, nil, "there is no such user")

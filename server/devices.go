@@ -80,11 +80,8 @@ func (a *Accounts) RenameDevice(ctx context.Context, user spec.UserID, id, name 
 	if !storable(name) {
 		return spec.Errorf(spec.CodeInvalidParam, nil, "the name has a NUL in it")
 	}
-	err := a.db.Write(ctx, func(tx *storage.Tx) error {
-		if err := tx.RenameDevice(user, id, name); err != nil {
-			return err
-		}
-		return appendLog(tx, storage.LogEntry{Kind: storage.LogDeviceList, User: user, Device: id})
+	err := a.write(ctx, func(tx *storage.Tx) ([]storage.LogEntry, error) {
+		return []storage.LogEntry{deviceChanged(user, id)}, tx.RenameDevice(user, id, name)
 	})
 	if errors.Is(err, storage.ErrNotFound) {
 		return errNoDevice()
@@ -102,9 +99,8 @@ func (a *Accounts) DeleteDevices(ctx context.Context, user spec.UserID, ids []st
 	for _, id := range ids {
 		wanted[id] = true
 	}
-	err := a.revoke(ctx, user, func(tx *storage.Tx) error {
-		_, err := deleteDevices(tx, user, func(id string) bool { return wanted[id] })
-		return err
+	err := a.revoke(ctx, user, func(tx *storage.Tx) ([]storage.LogEntry, error) {
+		return deleteDevices(tx, user, func(id string) bool { return wanted[id] })
 	})
 	if err != nil {
 		return fmt.Errorf("delete devices of %s: %w", user, err)
@@ -113,27 +109,26 @@ func (a *Accounts) DeleteDevices(ctx context.Context, user spec.UserID, ids []st
 }
 
 // deleteDevices removes the chosen devices of a user, with everything that
-// belongs to them, and tells in the log which went.
-func deleteDevices(tx *storage.Tx, user spec.UserID, choose func(id string) bool) ([]string, error) {
+// belongs to them, and returns a log entry for each.
+func deleteDevices(tx *storage.Tx, user spec.UserID, choose func(id string) bool) ([]storage.LogEntry, error) {
 	rows, err := tx.Devices(user)
 	if err != nil {
 		return nil, err
 	}
 	var gone []string
+	var entries []storage.LogEntry
 	for _, r := range rows {
 		if choose(r.Device) {
 			gone = append(gone, r.Device)
+			entries = append(entries, deviceChanged(user, r.Device))
 		}
 	}
-	if err := tx.DeleteDevices(user, gone); err != nil {
-		return nil, err
-	}
-	for _, id := range gone {
-		if err := appendLog(tx, storage.LogEntry{Kind: storage.LogDeviceList, User: user, Device: id}); err != nil {
-			return nil, err
-		}
-	}
-	return gone, nil
+	return entries, tx.DeleteDevices(user, gone)
+}
+
+// deviceChanged announces that a device came, went or has another name.
+func deviceChanged(user spec.UserID, device string) storage.LogEntry {
+	return storage.LogEntry{Kind: storage.LogDeviceList, User: user, Device: device}
 }
 
 const (

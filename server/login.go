@@ -88,29 +88,29 @@ func (a *Accounts) startSession(ctx context.Context, u checkedUser, l Login) (Ne
 		}
 	}
 	var made NewSession
-	start := func(tx *storage.Tx) (err error) {
+	start := func(tx *storage.Tx) (entries []storage.LogEntry, err error) {
 		// The password was checked outside: it may have changed, or gone, since.
 		now, err := tx.User(u.row.User)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if now.PasswordHash != u.row.PasswordHash || now.Locked {
-			return spec.Errorf(spec.CodeForbidden, nil, "the account has just been changed")
+			return nil, spec.Errorf(spec.CodeForbidden, nil, "the account has just been changed")
 		}
 		if rehash != "" {
 			if err := tx.SetPasswordHash(u.row.User, rehash); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		made, err = a.insertSession(tx, u.row.User, l)
-		return err
+		made, entries, err = a.insertSession(tx, u.row.User, l)
+		return entries, err
 	}
 	var err error
 	if l.Device != "" {
 		// The device may exist, and then its older tokens end.
 		err = a.revoke(ctx, u.row.User, start)
 	} else {
-		err = a.db.Write(ctx, start)
+		err = a.write(ctx, start)
 	}
 	if err != nil {
 		return NewSession{}, fault(err, "start a session of %s", u.row.User)
@@ -119,28 +119,28 @@ func (a *Accounts) startSession(ctx context.Context, u checkedUser, l Login) (Ne
 }
 
 // insertSession makes a token for a device, which is made too unless the user
-// has it. Tokens that the device had end.
+// has it. Tokens that the device had end. The entries announce a new device.
 // Spec: client-server-api#relationship-between-access-tokens-and-devices
-func (a *Accounts) insertSession(tx *storage.Tx, user spec.UserID, l Login) (NewSession, error) {
+func (a *Accounts) insertSession(tx *storage.Tx, user spec.UserID, l Login) (NewSession, []storage.LogEntry, error) {
 	made := NewSession{User: user, Device: orDefault(l.Device, newDeviceID()), Token: newToken()}
 	device := storage.DeviceRow{User: user, Device: made.Device, Created: a.ms()}
 	if l.DeviceName != nil {
 		device.Name = *l.DeviceName
 	}
 	isNew, err := tx.InsertDevice(device)
-	if err != nil {
-		return NewSession{}, err
-	}
-	if isNew {
-		err = appendLog(tx, storage.LogEntry{Kind: storage.LogDeviceList, User: user, Device: made.Device})
-	} else {
+	var entries []storage.LogEntry
+	switch {
+	case err != nil:
+	case isNew:
+		entries = []storage.LogEntry{deviceChanged(user, made.Device)}
+	default:
 		err = tx.DeleteSessions(user, made.Device)
 	}
 	if err != nil {
-		return NewSession{}, err
+		return NewSession{}, nil, err
 	}
 	hash := hashToken(made.Token)
-	return made, tx.InsertSession(storage.SessionRow{TokenHash: hash[:], User: user, Device: made.Device, Created: a.ms()})
+	return made, entries, tx.InsertSession(storage.SessionRow{TokenHash: hash[:], User: user, Device: made.Device, Created: a.ms()})
 }
 
 // badRequest is an error with status 400 whatever the code's own is.

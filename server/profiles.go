@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -163,12 +164,12 @@ func (p *Profiles) Set(ctx context.Context, s SetProfileField) error {
 		return err
 	}
 	var before, after Profile
-	err := p.db.Write(ctx, func(tx *storage.Tx) (err error) {
+	err := p.write(ctx, func(tx *storage.Tx) (entries []storage.LogEntry, err error) {
 		if before, err = readProfile(tx, s.User); err != nil {
-			return err
+			return nil, err
 		}
-		after, err = writeProfileField(tx, s)
-		return err
+		after, err = writeProfileField(tx, s, before)
+		return []storage.LogEntry{{Kind: storage.LogProfile, User: s.User, Text: s.Name}}, err
 	})
 	if err != nil {
 		return fault(err, "set %s of the profile of %s", s.Name, s.User)
@@ -229,26 +230,19 @@ func checkDisplayName(name string) error {
 	return nil
 }
 
-// writeProfileField changes the stored profile and returns it.
-func writeProfileField(tx *storage.Tx, s SetProfileField) (Profile, error) {
-	profile, err := readProfile(tx, s.User)
-	if err != nil {
-		return nil, err
-	}
+// writeProfileField changes one field of the stored profile, which is before,
+// and returns what it is after.
+func writeProfileField(tx *storage.Tx, s SetProfileField, before Profile) (Profile, error) {
+	after := maps.Clone(before)
 	if s.Value == nil {
-		delete(profile, s.Name)
-		err = tx.DeleteProfileField(s.User, s.Name)
-	} else {
-		profile[s.Name] = s.Value
-		if profile.size() > maxProfileBytes {
-			return nil, errProfileTooLarge()
-		}
-		err = tx.PutProfileField(s.User, storage.ProfileField{Name: s.Name, Value: s.Value})
+		delete(after, s.Name)
+		return after, tx.DeleteProfileField(s.User, s.Name)
 	}
-	if err != nil {
-		return nil, err
+	after[s.Name] = s.Value
+	if after.size() > maxProfileBytes {
+		return nil, errProfileTooLarge()
 	}
-	return profile, appendLog(tx, storage.LogEntry{Kind: storage.LogProfile, User: s.User, Text: s.Name})
+	return after, tx.PutProfileField(s.User, storage.ProfileField{Name: s.Name, Value: s.Value})
 }
 
 // size is the length of the profile as a JSON object.

@@ -200,36 +200,35 @@ func (a *Accounts) create(ctx context.Context, n newAccount) (NewSession, error)
 		}
 	}
 	made := NewSession{User: n.user}
-	err := a.db.Write(ctx, func(tx *storage.Tx) error {
-		// A registration token lost in a race is refused like a wrong one.
-		if n.token != "" {
-			if err := tx.UseRegistrationToken(string(n.token), a.ms()); errors.Is(err, storage.ErrNotFound) {
-				return spec.Errorf(spec.CodeForbidden, nil, "this registration token is not valid any more")
-			} else if err != nil {
-				return err
-			}
+	err := a.write(ctx, func(tx *storage.Tx) (entries []storage.LogEntry, err error) {
+		if err := a.insertAccount(tx, n, row); err != nil || n.inhibitLogin {
+			return nil, err
 		}
-		if err := tx.InsertUser(row); errors.Is(err, storage.ErrConstraint) {
-			return errUserInUse()
-		} else if err != nil {
-			return err
-		}
-		if n.displayName != "" {
-			if err := tx.PutProfileField(n.user, storage.ProfileField{Name: profileDisplayName, Value: quoteJSON(n.displayName)}); err != nil {
-				return err
-			}
-		}
-		if n.inhibitLogin {
-			return nil
-		}
-		var err error
-		made, err = a.insertSession(tx, n.user, n.login)
-		return err
+		made, entries, err = a.insertSession(tx, n.user, n.login)
+		return entries, err
 	})
 	if err != nil {
 		return NewSession{}, fault(err, "create %s", n.user)
 	}
 	return made, nil
+}
+
+// insertAccount writes an account and uses up its registration token.
+func (a *Accounts) insertAccount(tx *storage.Tx, n newAccount, row storage.UserRow) error {
+	if n.token != "" {
+		// One that was lost in a race is refused like a wrong one.
+		if err := tx.UseRegistrationToken(string(n.token), a.ms()); errors.Is(err, storage.ErrNotFound) {
+			return spec.Errorf(spec.CodeForbidden, nil, "this registration token is not valid any more")
+		} else if err != nil {
+			return err
+		}
+	}
+	if err := tx.InsertUser(row); errors.Is(err, storage.ErrConstraint) {
+		return errUserInUse()
+	} else if err != nil || n.displayName == "" {
+		return err
+	}
+	return tx.PutProfileField(n.user, storage.ProfileField{Name: profileDisplayName, Value: quoteJSON(n.displayName)})
 }
 
 // RegistrationTokenValid tells whether a registration token would be taken now;

@@ -106,10 +106,17 @@ func fault(err error, format string, args ...any) error {
 	return fmt.Errorf(format+": %w", append(args, err)...)
 }
 
-// appendLog announces a change at the end of a transaction.
-func appendLog(tx *storage.Tx, entries ...storage.LogEntry) error {
-	_, err := tx.Apply(&storage.Unit{Log: entries})
-	return err
+// write runs a rare write and then announces what fn returns. The log comes
+// last because its head is what all writers wait for.
+func (b *base) write(ctx context.Context, fn func(*storage.Tx) ([]storage.LogEntry, error)) error {
+	return b.db.Write(ctx, func(tx *storage.Tx) error {
+		entries, err := fn(tx)
+		if err != nil || len(entries) == 0 {
+			return err
+		}
+		_, err = tx.Apply(&storage.Unit{Log: entries})
+		return err
+	})
 }
 
 // local tells whether the user is one of this server's.

@@ -116,13 +116,11 @@ func (a *Accounts) lookUp(ctx context.Context, hash tokenHash) (Session, error) 
 
 // revoke makes a change after which what is remembered of a user's sessions may
 // be wrong. It drops that here before it returns and leaves an entry in the log
-// that makes all other nodes drop it.
-func (a *Accounts) revoke(ctx context.Context, user spec.UserID, change func(*storage.Tx) error) error {
-	err := a.db.Write(ctx, func(tx *storage.Tx) error {
-		if err := change(tx); err != nil {
-			return err
-		}
-		return appendLog(tx, storage.LogEntry{Kind: storage.LogSession, User: user})
+// that makes all other nodes drop it. change returns further entries.
+func (a *Accounts) revoke(ctx context.Context, user spec.UserID, change func(*storage.Tx) ([]storage.LogEntry, error)) error {
+	err := a.write(ctx, func(tx *storage.Tx) ([]storage.LogEntry, error) {
+		entries, err := change(tx)
+		return append(entries, storage.LogEntry{Kind: storage.LogSession, User: user}), err
 	})
 	// Also after an error: whether the commit came about may be unknown.
 	a.sessions.drop(user)
@@ -137,9 +135,8 @@ func (a *Accounts) Logout(ctx context.Context, s Session) error {
 // LogoutAll ends all of a user's devices.
 // Spec: client-server-api#post_matrixclientv3logoutall
 func (a *Accounts) LogoutAll(ctx context.Context, user spec.UserID) error {
-	err := a.revoke(ctx, user, func(tx *storage.Tx) error {
-		_, err := deleteDevices(tx, user, func(string) bool { return true })
-		return err
+	err := a.revoke(ctx, user, func(tx *storage.Tx) ([]storage.LogEntry, error) {
+		return deleteDevices(tx, user, func(string) bool { return true })
 	})
 	if err != nil {
 		return fmt.Errorf("log %s out: %w", user, err)

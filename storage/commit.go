@@ -462,7 +462,7 @@ func (w *writer) add(b *bulk, row Row, at positions) {
 		return
 	}
 	w.args = row.appendArgs(w.args[:0], at)
-	key := fmt.Sprint(w.args[:b.key]...)
+	key := fmt.Sprintf("%q", w.args[:b.key]) // quoted, so that no two keys run into the same text
 	if i, ok := s.at[key]; ok {
 		copy(s.args[i:], w.args)
 		return

@@ -66,7 +66,7 @@ var (
 const accountDataRank = rankFamily + 3
 
 var upsertAccountData = newBulk(bulk{
-	name: "upsert account data", rank: accountDataRank, key: 3,
+	name: "upsert account data", rank: accountDataRank, key: 3, positioned: true,
 	head:  `INSERT INTO account_data (user_id, room_id, type, content, pos) VALUES `,
 	types: types("text text text text bigint"),
 	tail:  `ON CONFLICT (user_id, room_id, type) DO UPDATE SET content = excluded.content, pos = excluded.pos`,
