@@ -197,7 +197,8 @@ func shared[V any](ctx context.Context, g *singleflight.Group, key string, fn fu
 	done := g.DoChan(key, func() (any, error) { return fn(context.WithoutCancel(ctx)), nil })
 	select {
 	case r := <-done:
-		return r.Val.(V), nil
+		v, _ := r.Val.(V) // a nil error has no type
+		return v, nil
 	case <-ctx.Done():
 		return zero, fmt.Errorf("%s: %w", key, ctx.Err())
 	}

@@ -1,0 +1,41 @@
+package clientapi
+
+// table lists every endpoint that is served: path as in the specification, who may ask, which
+// rate limit counts, who answers. A test compares it with the specification.
+func (h *Handler) table() []route {
+	const v3 = "/_matrix/client/v3"
+	const room = v3 + "/rooms/{roomId}"
+	const user = v3 + "/user/{userId}"
+	return []route{
+		{"GET", "/_matrix/client/versions", maybeUser, limitNone, h.versions},
+		{"GET", "/.well-known/matrix/client", anyone, limitNone, h.wellKnownClient},
+		{"GET", "/.well-known/matrix/server", anyone, limitNone, h.wellKnownServer},
+
+		{"GET", v3 + "/login", anyone, limitNone, h.loginFlows},
+		{"POST", v3 + "/login", anyone, limitLogin, h.login},
+		{"POST", v3 + "/logout", lockedToken, limitNone, h.logout},
+		{"POST", v3 + "/logout/all", lockedToken, limitNone, h.logoutAll},
+		{"POST", v3 + "/register", anyone, limitLogin, h.register},
+		{"GET", v3 + "/register/available", anyone, limitLogin, h.registerAvailable},
+		{"GET", "/_matrix/client/v1/register/m.login.registration_token/validity", anyone, limitLogin, h.registrationTokenValidity},
+		{"GET", "/_synapse/admin/v1/register", anyone, limitLogin, h.sharedNonce},
+		{"POST", "/_synapse/admin/v1/register", anyone, limitLogin, h.sharedRegister},
+		{"GET", v3 + "/account/whoami", guestToken, limitRead, h.whoami},
+		{"GET", v3 + "/capabilities", guestToken, limitRead, h.capabilities},
+
+		{"GET", v3 + "/profile/{userId}", anyone, limitRead, h.profile},
+		{"GET", v3 + "/profile/{userId}/{keyName}", anyone, limitRead, h.profileField},
+		{"PUT", v3 + "/profile/{userId}/{keyName}", activeGuest, limitLight, h.setProfileField},
+		{"DELETE", v3 + "/profile/{userId}/{keyName}", activeGuest, limitLight, h.deleteProfileField},
+		{"GET", user + "/account_data/{type}", userToken, limitRead, h.accountData},
+		{"PUT", user + "/account_data/{type}", userToken, limitLight, h.putAccountData},
+		{"GET", user + "/rooms/{roomId}/account_data/{type}", userToken, limitRead, h.accountData},
+		{"PUT", user + "/rooms/{roomId}/account_data/{type}", userToken, limitLight, h.putAccountData},
+		{"POST", user + "/filter", guestToken, limitLight, h.createFilter},
+		{"GET", user + "/filter/{filterId}", guestToken, limitRead, h.filter},
+
+		{"GET", v3 + "/directory/room/{roomAlias}", anyone, limitRead, h.alias},
+		{"PUT", v3 + "/directory/room/{roomAlias}", activeToken, limitLight, h.putAlias},
+		{"DELETE", v3 + "/directory/room/{roomAlias}", activeToken, limitLight, h.deleteAlias},
+	}
+}
