@@ -51,7 +51,8 @@ func CanonicalLegacy(raw []byte) ([]byte, error) {
 	return canonical(raw, numbersLegacy)
 }
 
-// MarshalCanonical encodes a Go value to JSON and that to its canonical form.
+// MarshalCanonical encodes a Go value as package encoding/json does and brings
+// that into canonical form. Errors are those of both.
 func MarshalCanonical(v any) ([]byte, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {

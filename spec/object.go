@@ -174,7 +174,7 @@ func withMember(object []byte, key string, value []byte) []byte {
 	placed := false
 	for k, v := range members(object) {
 		if !placed {
-			order := strings.Compare(unquote(k), key)
+			order := compareKey(k, key)
 			if order >= 0 {
 				dst, placed = append(appendKey(dst, escaped), value...), true
 			}
@@ -188,6 +188,19 @@ func withMember(object []byte, key string, value []byte) []byte {
 		dst = append(appendKey(dst, escaped), value...)
 	}
 	return append(dst, '}')
+}
+
+// compareKey compares a key, as it stands between its quotes, with plain text.
+func compareKey(k []byte, key string) int {
+	switch {
+	case bytes.IndexByte(k, '\\') >= 0:
+		return strings.Compare(unquote(k), key)
+	case string(k) < key:
+		return -1
+	case string(k) > key:
+		return 1
+	}
+	return 0
 }
 
 // decodeBase64 takes both alphabets, with and without padding.
