@@ -44,12 +44,12 @@ func (c *initCommand) Run(p *process) error {
 	if err := errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	key, err := node.OpenSigningKey(c.DataDir)
+	keys, err := node.OpenKeys(c.DataDir)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(p.out, "%s: configuration of %s, every key with its default and meaning\n", c.Config, name)
-	fmt.Fprintf(p.out, "%s: signing key %s, the identity of the server: keep a copy\n", filepath.Join(c.DataDir, node.KeyFile), key.ID)
+	fmt.Fprintf(p.out, "%s: signing key %s, the identity of the server: keep a copy\n", filepath.Join(c.DataDir, node.KeyFile), keys.Active.ID)
 	fmt.Fprintf(p.out, "Next: atoll serve --config %s\n", c.Config)
 	return nil
 }

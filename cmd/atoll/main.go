@@ -13,7 +13,9 @@ import (
 
 // commands is the grammar of the command line.
 type commands struct {
+	Serve   serveCommand   `cmd:"" help:"Run the homeserver."`
 	Init    initCommand    `cmd:"" help:"Write a commented configuration file and a signing key."`
+	User    userCommands   `cmd:"" help:"Manage accounts."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
@@ -25,6 +27,7 @@ type process struct {
 }
 
 func main() {
+	privateFiles()
 	os.Exit(run(context.Background(), os.Args[1:], &process{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()}))
 }
 
