@@ -255,3 +255,9 @@ func (a *Accounts) setStanding(ctx context.Context, user spec.UserID, s Standing
 	}
 	return nil
 }
+
+// mustExist gives M_NOT_FOUND for a user of this server who never registered.
+func (a *Accounts) mustExist(ctx context.Context, user spec.UserID) error {
+	_, err := a.Account(ctx, user)
+	return err
+}

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha1"
 	"encoding/hex"
@@ -32,7 +33,7 @@ func newAccountsBed(t *testing.T, change func(*Options)) *accountsBed {
 	t.Helper()
 	b := &accountsBed{t: t, dir: t.TempDir(), now: time.UnixMilli(1_700_000_000_000)}
 	b.o = Options{
-		Name: "hs", Now: func() time.Time { return b.now }, Passwords: CheapPasswords(),
+		Name: "hs", Key: testKey, Now: func() time.Time { return b.now }, Passwords: CheapPasswords(),
 		Log:          slog.New(slog.NewJSONHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Registration: RegistrationOptions{Mode: RegistrationOpen},
 	}
@@ -661,3 +662,6 @@ func TestNothingSecretIsLogged(t *testing.T) {
 		t.Error("nothing was logged, so nothing was tested")
 	}
 }
+
+// testKey signs for the server under test.
+var testKey = spec.SigningKey{ID: "ed25519:t", Private: ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))}

@@ -40,6 +40,7 @@ type Server struct {
 	Profiles    *Profiles
 	AccountData *AccountData
 	Filters     *Filters
+	Rooms       *Rooms
 	Aliases     *Aliases
 
 	// loops are the long-running functions of the parts. Each returns nil soon
@@ -71,11 +72,12 @@ func New(o Options) (*Server, error) {
 	s := &Server{base: b}
 	s.Accounts = newAccounts(b, o)
 	s.UIA = s.Accounts.uia
-	s.Profiles = newProfiles(b, nil)
+	s.Rooms = newRooms(b, s.Accounts)
+	s.Profiles = newProfiles(b, s.Rooms.profileChanged)
 	s.AccountData = &AccountData{base: b}
 	s.Filters = newFilters(b)
-	s.Aliases = newAliases(b, nil)
-	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen)
+	s.Aliases = s.Rooms.aliases
+	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Rooms.run)
 	return s, nil
 }
 
