@@ -136,6 +136,12 @@ func Authorize(ev *Event, state StateReader) error {
 	return (&authorizer{ev: ev, rules: ev.Rules, state: state}).check()
 }
 
+// AuthorizeWith is Authorize for a caller that has parsed the power levels of the
+// state already; levels must be those of the state that state reads.
+func AuthorizeWith(ev *Event, levels *PowerLevels, state StateReader) error {
+	return (&authorizer{ev: ev, rules: ev.Rules, state: state, power: levels}).check()
+}
+
 // authorizer is one run of the rules over one event.
 type authorizer struct {
 	ev     *Event

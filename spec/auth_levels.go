@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"bytes"
+	"iter"
 	"math"
 	"slices"
 	"strconv"
@@ -212,8 +214,8 @@ func (c *levelsContent) parseUsers(rules *Rules, ev *Event, value []byte) error 
 	if !isObject(value) {
 		return refuse(ev, "10.3", "users is no object")
 	}
-	for k, v := range members(value) {
-		key := unquote(k)
+	c.users = make(levelMap, 0, 1+bytes.Count(value, []byte{','}))
+	for key, v := range textMembers(value) {
 		level, ok, _ := parseLevel(rules, v)
 		if _, err := ParseUserID(key); err != nil || !ok {
 			return refuse(ev, "10.3", "users has no user ID or no level at %q", clip(key))
@@ -222,6 +224,23 @@ func (c *levelsContent) parseUsers(rules *Rules, ev *Event, value []byte) error 
 	}
 	c.users.sort()
 	return nil
+}
+
+// textMembers is members with the keys as texts, which share one allocation.
+func textMembers(object []byte) iter.Seq2[string, []byte] {
+	return func(yield func(key string, value []byte) bool) {
+		all := string(object)
+		for k, v := range members(object) {
+			at := cap(object) - cap(k)
+			key := all[at : at+len(k)]
+			if strings.IndexByte(key, '\\') >= 0 {
+				key = unquote(k)
+			}
+			if !yield(key, v) {
+				return
+			}
+		}
+	}
 }
 
 // parseLevel reads one level. It is not ok if the value is none; bad says that
@@ -312,13 +331,13 @@ func (m *levelMap) parse(rules *Rules, value []byte) (fault string, ok bool) {
 	if !isObject(value) {
 		return "", !rules.IntegerLevels
 	}
-	for k, v := range members(value) {
+	for key, v := range textMembers(value) {
 		level, has, bad := parseLevel(rules, v)
 		if bad {
-			return unquote(k), false
+			return key, false
 		}
 		if has {
-			*m = append(*m, levelEntry{unquote(k), level})
+			*m = append(*m, levelEntry{key, level})
 		}
 	}
 	m.sort()

@@ -128,6 +128,10 @@ func runAuthCases(t *testing.T, cases []authCase) {
 				}
 				ev := c.event(r)
 				wantRule(t, Authorize(ev, r.read), want)
+				levels, err := ParsePowerLevels(r.rules, r.events[keyCreate], r.events[keyPowerLevels])
+				if err == nil {
+					wantRule(t, AuthorizeWith(ev, levels, r.read), want)
+				}
 			})
 		}
 	}
@@ -807,6 +811,21 @@ func BenchmarkAuthorizeMessage(b *testing.B) {
 					}
 				}
 			})
+		}
+	}
+}
+
+func BenchmarkAuthorizeWithLevels(b *testing.B) {
+	r := newAuthRoom(b, "12")
+	levels, err := ParsePowerLevels(r.rules, r.events[keyCreate], r.events[keyPowerLevels])
+	if err != nil {
+		b.Fatal(err)
+	}
+	ev := r.event(carol, TypeMessage, nil, `{}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := AuthorizeWith(ev, levels, r.read); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
