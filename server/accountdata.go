@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"atoll/spec"
 	"atoll/storage"
@@ -35,18 +34,25 @@ type AccountDataKey struct {
 // There is no fall-back from a room's to that of no room.
 // Spec: client-server-api#get_matrixclientv3useruseridaccount_datatype
 func (a *AccountData) Get(ctx context.Context, key AccountDataKey) ([]byte, error) {
+	if !storable(key.Type) {
+		return nil, errNoAccountData()
+	}
 	var row storage.AccountDataRow
 	err := a.db.Read(ctx, func(tx *storage.Tx) (err error) {
 		row, err = tx.AccountData(key.User, key.Room, key.Type)
 		return err
 	})
-	if errors.Is(err, storage.ErrNotFound) || !storable(key.Type) {
-		return nil, spec.Errorf(spec.CodeNotFound, nil, "there is no account data of that type")
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, errNoAccountData()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("account data of %s: %w", key.User, err)
 	}
 	return row.Content, nil
+}
+
+func errNoAccountData() error {
+	return spec.Errorf(spec.CodeNotFound, nil, "there is no account data of that type")
 }
 
 // Put stores account data for a client. Errors: M_BAD_JSON with 405 for the
@@ -56,7 +62,7 @@ func (a *AccountData) Get(ctx context.Context, key AccountDataKey) ([]byte, erro
 func (a *AccountData) Put(ctx context.Context, key AccountDataKey, content []byte) error {
 	switch key.Type {
 	case "m.fully_read", "m.push_rules":
-		return &spec.Error{Code: spec.CodeBadJSON, Msg: "account data of this type has endpoints of its own", Status: http.StatusMethodNotAllowed}
+		return &spec.Error{Code: spec.CodeBadJSON, Msg: "account data of this type has endpoints of its own", Status: 405}
 	}
 	if key.Type == "" || len(key.Type) > maxDataType || !storable(key.Type) {
 		return spec.Errorf(spec.CodeInvalidParam, nil, "this is no valid type of account data")

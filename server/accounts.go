@@ -100,7 +100,7 @@ type checkedUser struct {
 func (a *Accounts) checkAccount(ctx context.Context, name string, password Secret) (checkedUser, error) {
 	var row storage.UserRow
 	err := a.db.Read(ctx, func(tx *storage.Tx) error {
-		for _, spelling := range []string{name, strings.ToLower(name)} {
+		for _, spelling := range []string{name, lowerASCII(name)} {
 			user, ok := a.resolve(spelling)
 			if !ok {
 				continue

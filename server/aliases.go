@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"atoll/spec"
 	"atoll/storage"
@@ -73,7 +72,7 @@ func (a *Aliases) Create(ctx context.Context, c CreateAlias) error {
 	row := storage.AliasRow{Alias: c.Alias, Room: c.Room, Creator: c.By.User, Created: a.ms()}
 	err := a.db.Write(ctx, func(tx *storage.Tx) error { return tx.InsertAlias(row) })
 	if errors.Is(err, storage.ErrConstraint) {
-		return &spec.Error{Code: spec.CodeUnknown, Msg: "this alias exists already", Status: http.StatusConflict}
+		return &spec.Error{Code: spec.CodeUnknown, Msg: "this alias exists already", Status: 409}
 	}
 	if err != nil {
 		return fmt.Errorf("create %s: %w", c.Alias, err)

@@ -80,6 +80,9 @@ func (a *Accounts) RenameDevice(ctx context.Context, user spec.UserID, id, name 
 	if !storable(name) {
 		return spec.Errorf(spec.CodeInvalidParam, nil, "the name has a NUL in it")
 	}
+	if !storable(id) {
+		return errNoDevice()
+	}
 	err := a.write(ctx, func(tx *storage.Tx) ([]storage.LogEntry, error) {
 		return []storage.LogEntry{deviceChanged(user, id)}, tx.RenameDevice(user, id, name)
 	})

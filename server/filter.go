@@ -91,7 +91,10 @@ func ParseFilter(raw []byte) (*Filter, error) {
 	if err := json.Unmarshal(raw, &f); err != nil {
 		return nil, badJSON(err)
 	}
-	return &f, f.validate()
+	if err := f.validate(); err != nil {
+		return nil, err
+	}
+	return &f, nil
 }
 
 // ParseRoomEventFilter is ParseFilter for the filter of /messages, /context and
@@ -104,7 +107,10 @@ func ParseRoomEventFilter(raw []byte) (*RoomEventFilter, error) {
 	if err := json.Unmarshal(raw, &f); err != nil {
 		return nil, badJSON(err)
 	}
-	return &f, f.validate()
+	if err := f.validate(); err != nil {
+		return nil, err
+	}
+	return &f, nil
 }
 
 func (f *Filter) validate() error {

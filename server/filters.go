@@ -18,8 +18,10 @@ import (
 const (
 	// filtersAtMost is how many filters a user may have stored; the oldest go.
 	filtersAtMost = 1000
-	// parsedFilters bounds the filters kept in parsed form.
+	// parsedFilters bounds the filters kept in parsed form, parsedBytes the
+	// content of each: larger ones are parsed every time.
 	parsedFilters = 2000
+	parsedBytes   = 4 << 10
 )
 
 // Filters keeps the filters that clients store, each content once for a user.
@@ -75,19 +77,24 @@ func (f *Filters) Create(ctx context.Context, user spec.UserID, raw []byte) (str
 // Get returns a stored filter as JSON; M_NOT_FOUND if the user has none of that
 // id. Spec: client-server-api#get_matrixclientv3useruseridfilterfilterid
 func (f *Filters) Get(ctx context.Context, user spec.UserID, id string) ([]byte, error) {
+	if !storable(id) {
+		return nil, errNoFilter()
+	}
 	var content []byte
 	err := f.db.Read(ctx, func(tx *storage.Tx) (err error) {
 		content, err = tx.Filter(user, id)
 		return err
 	})
 	if errors.Is(err, storage.ErrNotFound) {
-		return nil, spec.Errorf(spec.CodeNotFound, nil, "there is no such filter")
+		return nil, errNoFilter()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("filter of %s: %w", user, err)
 	}
 	return content, nil
 }
+
+func errNoFilter() error { return spec.Errorf(spec.CodeNotFound, nil, "there is no such filter") }
 
 // Load returns the filter that a request names: JSON if it begins with a brace,
 // else the id of a stored one. An empty text is the filter that lets everything
@@ -114,8 +121,10 @@ func (f *Filters) Load(ctx context.Context, user spec.UserID, text string) (*Fil
 	if filter, err = ParseFilter(raw); err != nil {
 		return nil, fmt.Errorf("stored filter %s of %s: %w", text, user, err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.parsed.put(key, filter)
+	if len(raw) <= parsedBytes {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.parsed.put(key, filter)
+	}
 	return filter, nil
 }

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"net/http"
 
 	"atoll/spec"
 	"atoll/storage"
@@ -11,7 +10,7 @@ import (
 // LoginPassword is the one login type there is.
 const LoginPassword = "m.login.password"
 
-// Login is a request for a session. Spec: client-server-api#legacy-login
+// Login is a request for a session. Spec: client-server-api#login
 type Login struct {
 	Type       string     `json:"type"`
 	Identifier Identifier `json:"identifier"`
@@ -145,5 +144,5 @@ func (a *Accounts) insertSession(tx *storage.Tx, user spec.UserID, l Login) (New
 
 // badRequest is an error with status 400 whatever the code's own is.
 func badRequest(code spec.Code, msg string) *spec.Error {
-	return &spec.Error{Code: code, Msg: msg, Status: http.StatusBadRequest}
+	return &spec.Error{Code: code, Msg: msg, Status: 400}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -303,9 +302,9 @@ func (p *Profiles) query(ctx context.Context, user spec.UserID, field string) (P
 func remoteFailure(err error, msg string) error {
 	if answer, ok := RemoteAnswer(err); ok {
 		switch answer.HTTPStatus() {
-		case http.StatusNotFound:
+		case 404:
 			return spec.Errorf(spec.CodeNotFound, err, "not found on the other server")
-		case http.StatusForbidden:
+		case 403:
 			return spec.Errorf(spec.CodeForbidden, err, "the other server refused")
 		}
 	}
@@ -313,7 +312,7 @@ func remoteFailure(err error, msg string) error {
 }
 
 func badGateway(cause error, msg string) error {
-	return &spec.Error{Code: spec.CodeUnknown, Msg: msg, Err: cause, Status: http.StatusBadGateway}
+	return &spec.Error{Code: spec.CodeUnknown, Msg: msg, Err: cause, Status: 502}
 }
 
 // quoteJSON returns a string as JSON.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"atoll/spec"
 	"atoll/storage"
@@ -83,7 +84,7 @@ func (a *Accounts) Authenticate(ctx context.Context, c Credentials) (Session, er
 	if session.locked && !c.AllowLocked {
 		return Session{}, errLocked()
 	}
-	a.seen.note(storage.DeviceSeen{User: session.User, Device: session.Device, At: a.ms(), IP: c.IP, UserAgent: c.UserAgent})
+	a.seen.note(storage.DeviceSeen{User: session.User, Device: session.Device, At: a.ms(), IP: clip(c.IP), UserAgent: clip(c.UserAgent)})
 	return session, nil
 }
 
@@ -221,4 +222,10 @@ func checkDeviceID(id string) error {
 }
 
 // storable tells whether a database column can hold the text.
-func storable(s string) bool { return strings.IndexByte(s, 0) < 0 }
+func storable(s string) bool { return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s) }
+
+// clip makes what a request's headers hold fit to be stored.
+func clip(s string) string {
+	const most = 256
+	return strings.ReplaceAll(strings.ToValidUTF8(s[:min(len(s), most)], ""), "\x00", "")
+}

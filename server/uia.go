@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"context"
 	"crypto/rand"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -232,7 +231,7 @@ func (r UIARequest) complete(completed []string) bool {
 // unauthorized is the answer that asks for (more) authentication. reason is
 // nil unless a stage failed.
 func (r UIARequest) unauthorized(s uiaSession, reason *spec.Error) *spec.Error {
-	answer := &spec.Error{Status: http.StatusUnauthorized}
+	answer := &spec.Error{Status: 401}
 	if reason != nil {
 		answer.Code, answer.Msg = reason.Code, reason.Msg
 	}

@@ -225,6 +225,7 @@ func TestAccountData(t *testing.T) {
 	put("a long type", AccountDataKey{User: alice, Type: strings.Repeat("x", 256)}, `{}`, spec.CodeInvalidParam)
 	put("a type with a NUL", AccountDataKey{User: alice, Type: "a\x00"}, `{}`, spec.CodeInvalidParam)
 	get("a type with a NUL", AccountDataKey{User: alice, Type: "a\x00"}, "")
+	get("20-020 a type that is no text", AccountDataKey{User: alice, Type: "\xff"}, "")
 }
 
 func TestStoredFilters(t *testing.T) {
