@@ -10,7 +10,7 @@ import (
 // LoginPassword is the one login type there is.
 const LoginPassword = "m.login.password"
 
-// Login is a request for a session. Spec: client-server-api#login
+// Login is a request for a session. Spec: client-server-api#legacy-login
 type Login struct {
 	Type       string     `json:"type"`
 	Identifier Identifier `json:"identifier"`

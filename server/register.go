@@ -40,7 +40,7 @@ type RegistrationOptions struct {
 	Exclusive func(spec.UserID) bool
 }
 
-// Register is a request for an account. Spec: client-server-api#account-registration
+// Register is a request for an account. Spec: client-server-api#legacy-account-registration
 type Register struct {
 	Username string `json:"username"`
 	Password Secret `json:"password"`
