@@ -37,5 +37,17 @@ func (h *Handler) table() []route {
 		{"GET", v3 + "/directory/room/{roomAlias}", anyone, limitRead, h.alias},
 		{"PUT", v3 + "/directory/room/{roomAlias}", activeToken, limitLight, h.putAlias},
 		{"DELETE", v3 + "/directory/room/{roomAlias}", activeToken, limitLight, h.deleteAlias},
+
+		{"POST", v3 + "/createRoom", activeToken, limitHeavy, h.createRoom},
+		{"POST", v3 + "/join/{roomIdOrAlias}", activeGuest, limitHeavy, h.joinRoomOrAlias},
+		{"POST", room + "/join", activeGuest, limitHeavy, h.joinRoom},
+		{"POST", room + "/leave", guestToken, limitLight, h.leaveRoom},
+		{"POST", room + "/invite", activeToken, limitHeavy, h.invite},
+		{"POST", room + "/kick", activeToken, limitLight, moderate(h.server.Rooms.Kick)},
+		{"POST", room + "/ban", activeToken, limitLight, moderate(h.server.Rooms.Ban)},
+		{"POST", room + "/unban", activeToken, limitLight, moderate(h.server.Rooms.Unban)},
+		{"PUT", room + "/send/{eventType}/{txnId}", activeGuest, limitSend, h.sendEvent},
+		{"PUT", room + "/state/{eventType}/{stateKey}", activeGuest, limitSend, h.setState},
+		{"PUT", room + "/redact/{eventId}/{txnId}", activeToken, limitSend, h.redact},
 	}
 }

@@ -2,10 +2,12 @@ package clienttest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"testing"
@@ -162,6 +164,9 @@ func (r Reply) Events(path ...any) []Event {
 	return events
 }
 
+// Event is the answer as one event.
+func (r Reply) Event() Event { e, _ := r.JSON.(map[string]any); return Event(e) }
+
 // At finds a value in decoded JSON; see Reply.At.
 func At(v any, path ...any) any {
 	for _, step := range path {
@@ -296,6 +301,9 @@ func (c *Client) State(room, eventType, stateKey string) Reply {
 func (c *Client) Levels(room string, changes Object) {
 	c.T.Helper()
 	levels, _ := c.State(room, "m.room.power_levels", "").OK().JSON.(map[string]any)
+	if levels == nil {
+		levels = map[string]any{}
+	}
 	for key, value := range changes {
 		levels[key] = value
 	}
@@ -330,4 +338,29 @@ func Filter(filter Object) string {
 		panic(err)
 	}
 	return string(raw)
+}
+
+// JSON decodes a text, nil when it is no JSON.
+func JSON(text string) any {
+	var v any
+	_ = json.Unmarshal([]byte(text), &v)
+	return v
+}
+
+// Abort begins a GET request and breaks the connection off before there can be an answer to a
+// long poll.
+func (c *Client) Abort(path string) {
+	c.T.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL+V3+path, nil)
+	if err != nil {
+		c.T.Error(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.Token)
+	// The trace tells when the request is on its way.
+	trace := &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { cancel() }}
+	resp, err := http.DefaultClient.Do(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	if err == nil {
+		_ = resp.Body.Close()
+	}
 }

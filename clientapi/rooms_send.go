@@ -1,0 +1,77 @@
+package clientapi
+
+import (
+	"context"
+	"encoding/json"
+
+	"atoll/server"
+)
+
+// sendEvent answers PUT /rooms/{roomId}/send/{eventType}/{txnId}.
+// Spec: client-server-api#put_matrixclientv3roomsroomidsendeventtypetxnid
+func (h *Handler) sendEvent(ctx context.Context, r *request) (any, error) {
+	room, err := r.roomID()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := r.content()
+	if err != nil {
+		return nil, err
+	}
+	event, err := h.server.Rooms.Send(ctx, server.SendEvent{
+		Room: room, Sender: r.session.User, Device: r.session.Device, TxnID: r.param("txnId"),
+		Type: r.param("eventType"), Content: json.RawMessage(raw),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return object{"event_id": event}, nil
+}
+
+// setState answers PUT /rooms/{roomId}/state/{eventType}/{stateKey}.
+// Spec: client-server-api#put_matrixclientv3roomsroomidstateeventtypestatekey
+func (h *Handler) setState(ctx context.Context, r *request) (any, error) {
+	room, err := r.roomID()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := r.content()
+	if err != nil {
+		return nil, err
+	}
+	key := r.param("stateKey")
+	event, err := h.server.Rooms.Send(ctx, server.SendEvent{
+		Room: room, Sender: r.session.User, Type: r.param("eventType"), StateKey: &key, Content: json.RawMessage(raw),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return object{"event_id": event}, nil
+}
+
+// redact answers PUT /rooms/{roomId}/redact/{eventId}/{txnId}.
+// Spec: client-server-api#put_matrixclientv3roomsroomidredacteventidtxnid
+func (h *Handler) redact(ctx context.Context, r *request) (any, error) {
+	room, err := r.roomID()
+	if err != nil {
+		return nil, err
+	}
+	target, err := r.eventID()
+	if err != nil {
+		return nil, err
+	}
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	if err := r.decodeOptional(&body); err != nil {
+		return nil, err
+	}
+	event, err := h.server.Rooms.Redact(ctx, server.RedactEvent{
+		Room: room, Sender: r.session.User, Device: r.session.Device, TxnID: r.param("txnId"),
+		Event: target, Reason: body.Reason,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return object{"event_id": event}, nil
+}
