@@ -22,14 +22,14 @@ import (
 // accountsBed is a server with a clock that stands still.
 type accountsBed struct {
 	*Server
-	t   *testing.T
+	t   testing.TB
 	dir string
 	now time.Time
 	log bytes.Buffer
 	o   Options
 }
 
-func newAccountsBed(t *testing.T, change func(*Options)) *accountsBed {
+func newAccountsBed(t testing.TB, change func(*Options)) *accountsBed {
 	t.Helper()
 	b := &accountsBed{t: t, dir: t.TempDir(), now: time.UnixMilli(1_700_000_000_000)}
 	b.o = Options{
@@ -73,7 +73,7 @@ func (b *accountsBed) restart() {
 // register makes an account the way clients do that know the flow.
 func (b *accountsBed) register(name string) NewSession {
 	b.t.Helper()
-	made, err := b.Accounts.Register(b.t.Context(), Register{Username: name, Password: "s3cret", Auth: &UIAAuth{Type: StageDummy}})
+	made, err := b.Accounts.Register(context.Background(), Register{Username: name, Password: "s3cret", Auth: &UIAAuth{Type: StageDummy}})
 	if err != nil {
 		b.t.Fatalf("register %s: %v", name, err)
 	}
@@ -82,7 +82,7 @@ func (b *accountsBed) register(name string) NewSession {
 
 func (b *accountsBed) session(token Secret) Session {
 	b.t.Helper()
-	s, err := b.Accounts.Authenticate(b.t.Context(), Credentials{Token: token})
+	s, err := b.Accounts.Authenticate(context.Background(), Credentials{Token: token})
 	if err != nil {
 		b.t.Fatalf("authenticate: %v", err)
 	}
@@ -92,13 +92,13 @@ func (b *accountsBed) session(token Secret) Session {
 // refuses fails the test unless the token is refused with the code.
 func (b *accountsBed) refuses(claim string, token Secret, code spec.Code) {
 	b.t.Helper()
-	_, err := b.Accounts.Authenticate(b.t.Context(), Credentials{Token: token})
+	_, err := b.Accounts.Authenticate(context.Background(), Credentials{Token: token})
 	wantCode(b.t, claim, err, code)
 }
 
 // wantCode fails the test unless err is a *spec.Error of that code; the code ""
 // wants no error. It returns the error.
-func wantCode(t *testing.T, claim string, err error, code spec.Code) *spec.Error {
+func wantCode(t testing.TB, claim string, err error, code spec.Code) *spec.Error {
 	t.Helper()
 	var e *spec.Error
 	switch {
