@@ -65,6 +65,15 @@ func TestServeRefusesASecondProcess(t *testing.T) {
 	}
 }
 
+func TestServeKeepsItsName(t *testing.T) {
+	dir := t.TempDir()
+	serve(t, localEnv(dir)).stop(syscall.SIGTERM)
+	_, stderr, code := atoll(t, "", localEnv(dir, "ATOLL_SERVER_NAME=other.test"), "serve")
+	if code != 1 || !strings.Contains(stderr, "the database of hs.test") {
+		t.Errorf("under another name: exit code %d, %s", code, stderr)
+	}
+}
+
 func TestServeOperatorsListener(t *testing.T) {
 	s := serve(t, localEnv(t.TempDir(), "ATOLL_ADMIN_ADDRESS=127.0.0.1:0"))
 	if len(s.addresses) != 2 {

@@ -110,6 +110,9 @@ func (c *userCreateCommand) createInDatabase(ctx context.Context, cfg config.Con
 		return "", err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := db.BindServerName(ctx, spec.ServerName(cfg.ServerName)); err != nil {
+		return "", err
+	}
 	s, err := server.New(server.Options{
 		Name: spec.ServerName(cfg.ServerName), Key: keys.Active, DB: db,
 		Passwords: server.PasswordOptions{MinBytes: minPasswordBytes},

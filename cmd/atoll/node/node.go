@@ -105,6 +105,9 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := n.db.BindServerName(ctx, spec.ServerName(o.Config.ServerName)); err != nil {
+		return nil, err
+	}
 	if err := n.build(o, keys); err != nil {
 		return nil, err
 	}
@@ -185,7 +188,7 @@ func (n *Node) Run(ctx context.Context) error {
 		err = nil // a part that was told to stop says so
 	}
 	err = errors.Join(err, n.Close())
-	n.log.Info("stopped", "error", err)
+	n.log.Info("stopped")
 	return err
 }
 
