@@ -19,7 +19,8 @@ import (
 	"atoll/spec"
 )
 
-// statusGone stands in logs and metrics for a request whose client did not wait for the answer.
+// statusGone stands in logs and metrics for a request that was broken off, mostly because the
+// client did not wait for the answer.
 const statusGone = 499
 
 type requestIDKey struct{}
@@ -183,6 +184,10 @@ func (h *Handler) allow(rt route, r *request) error {
 // finish writes the answer and returns the status for the log.
 func (h *Handler) finish(ctx context.Context, w *echo.Response, result any, err error, rt route) int {
 	if err != nil && errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		// Either the client has gone, and then nobody reads this, or the server is stopping.
+		if !w.Committed {
+			writeError(w, &spec.Error{Code: spec.CodeUnknown, Status: http.StatusServiceUnavailable, Msg: "the server is stopping", RetryAfter: time.Second})
+		}
 		return statusGone
 	}
 	if err == nil {
