@@ -16,6 +16,7 @@ type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run the homeserver."`
 	Init    initCommand    `cmd:"" help:"Write a commented configuration file and a signing key."`
 	User    userCommands   `cmd:"" help:"Manage accounts."`
+	Check   checkCommand   `cmd:"" help:"Verify that the database is consistent."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

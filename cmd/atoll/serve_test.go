@@ -149,6 +149,19 @@ func TestInit(t *testing.T) {
 	}
 }
 
+func TestCheck(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	if _, stderr, code := atoll(t, "", localEnv(dir), "check"); code != 1 || !strings.Contains(stderr, "no such file") {
+		t.Errorf("without a database: exit code %d, %s", code, stderr)
+	}
+	if _, stderr, code := atoll(t, "correct horse", localEnv(dir), "user", "create", "alice"); code != 0 {
+		t.Fatal(stderr)
+	}
+	if stdout, stderr, code := atoll(t, "", localEnv(dir), "check"); code != 0 || !strings.Contains(stdout, "consistent") {
+		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	if stdout, _, code := atoll(t, "", nil, "version"); code != 0 || !strings.HasPrefix(stdout, "atoll "+version) {
 		t.Errorf("version: %d %s", code, stdout)
