@@ -30,6 +30,8 @@ type Rooms struct {
 	cache    *roomCache
 	txns     *txns
 	joins    keyedLock[spec.RoomID] // joins through other servers
+	// backfills are the requests for history under way.
+	backfills keyedLock[spec.RoomID]
 
 	mu     sync.Mutex // guards active and wake
 	active map[spec.RoomID]*room

@@ -21,6 +21,9 @@ func (c *Core) Pending() bool { return len(c.queue) > c.inFlight }
 // Done returns the sequence number up to which everything is durable.
 func (c *Core) Done() uint64 { return c.done }
 
+// Queued returns the number of the last thing that was queued, from 1.
+func (c *Core) Queued() uint64 { return c.seq }
+
 // TakeUnit returns the next unit to commit, nil when nothing is queued. Only one
 // is in flight at a time: what is queued meanwhile goes into the next one
 // together. A chunk holds rows that nothing refers to yet and is to be written
