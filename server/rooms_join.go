@@ -32,7 +32,7 @@ func (rs *Rooms) Join(ctx context.Context, req Join) (spec.RoomID, error) {
 	if err != nil {
 		return "", err
 	}
-	here, err := rs.joinHere(ctx, id, req.User, content)
+	here, err := rs.joinHere(ctx, id, localJoin{user: req.User, content: content})
 	if err != nil || here {
 		return id, asClientError(err)
 	}
@@ -59,10 +59,18 @@ func (rs *Rooms) whichRoom(ctx context.Context, req Join) (spec.RoomID, []spec.S
 	return found.Room, append(slices.Clone(req.Via), found.Servers...), nil
 }
 
+// localJoin is a join on this server's own copy of a room.
+type localJoin struct {
+	user    spec.UserID
+	content []byte
+	again   bool // a user who is joined says so again, with other content
+}
+
 // joinHere joins on this server's own copy of the room. It reports false when
 // there is none with a joined user of ours, or when only another server can let
 // the user in.
-func (rs *Rooms) joinHere(ctx context.Context, id spec.RoomID, user spec.UserID, content []byte) (bool, error) {
+func (rs *Rooms) joinHere(ctx context.Context, id spec.RoomID, j localJoin) (bool, error) {
+	user, content, again := j.user, j.content, j.again
 	here := false
 	key := string(user)
 	err := rs.change(context.WithoutCancel(ctx), id, func(c *roomcore.Core) (uint64, error) {
@@ -71,10 +79,13 @@ func (rs *Rooms) joinHere(ctx context.Context, id spec.RoomID, user spec.UserID,
 			return 0, nil
 		}
 		now, err := c.MemberAt(c.Head().Root, user)
-		if err != nil || now == "join" {
+		if err != nil || now == "join" && !again {
 			return 0, err
 		}
-		content, possible, err := c.AuthoriseJoin(user, content, rs.isJoined)
+		content, possible, err := content, true, error(nil)
+		if now != "join" {
+			content, possible, err = c.AuthoriseJoin(user, content, rs.isJoined)
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -119,7 +130,7 @@ func (rs *Rooms) joinThere(ctx context.Context, j remoteJoin) error {
 	}
 	defer release()
 	if !first {
-		if here, err := rs.joinHere(ctx, j.room, j.user, j.content); err != nil || here {
+		if here, err := rs.joinHere(ctx, j.room, localJoin{user: j.user, content: j.content}); err != nil || here {
 			return asClientError(err)
 		}
 	}

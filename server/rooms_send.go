@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 
 	"atoll/server/roomcore"
@@ -19,13 +20,52 @@ func (rs *Rooms) Send(ctx context.Context, req SendEvent) (spec.EventID, error) 
 	if req.TxnID != "" {
 		scope = "send/" + string(req.Room) + "/" + req.Type
 	}
-	ts := req.TS
-	if ts == 0 {
-		ts = rs.ms()
+	p := roomcore.Proposal{
+		Sender: req.Sender, Type: req.Type, StateKey: req.StateKey, Content: req.Content, OriginServerTS: req.TS,
 	}
-	return rs.propose(ctx, req.Room, txnKey{req.Sender, req.Device, scope, req.TxnID}, roomcore.Proposal{
-		Sender: req.Sender, Type: req.Type, StateKey: req.StateKey, Content: req.Content, OriginServerTS: ts,
-	})
+	if p.OriginServerTS == 0 {
+		p.OriginServerTS = rs.ms()
+	}
+	switch {
+	case req.Type == spec.TypeMember && req.StateKey != nil:
+		return rs.sendMember(ctx, req.Room, p)
+	case req.Type == spec.TypeRedaction && req.StateKey == nil:
+		if err := rs.redactsOf(ctx, req.Room, &p); err != nil {
+			return "", err
+		}
+	case req.Type == "m.room.canonical_alias" && req.StateKey != nil && *req.StateKey == "":
+		if err := rs.checkCanonicalAlias(ctx, req.Room, req.Content); err != nil {
+			return "", err
+		}
+	}
+	return rs.propose(ctx, req.Room, txnKey{req.Sender, req.Device, scope, req.TxnID}, p)
+}
+
+// redactsOf takes the target of a redaction that is sent like any other event to
+// where the room version has it. Spec: client-server-api#redactions.
+func (rs *Rooms) redactsOf(ctx context.Context, id spec.RoomID, p *roomcore.Proposal) error {
+	var content struct {
+		Redacts spec.EventID `json:"redacts"`
+	}
+	fields := map[string]json.RawMessage{}
+	if json.Unmarshal(p.Content, &content) != nil || json.Unmarshal(p.Content, &fields) != nil {
+		return spec.Errorf(spec.CodeBadJSON, nil, "the content of a redaction must be an object with redacts")
+	}
+	if content.Redacts == "" {
+		return spec.Errorf(spec.CodeMissingParam, nil, "the content of a redaction must name redacts")
+	}
+	r, err := rs.room(ctx, id)
+	if err != nil {
+		return asClientError(err)
+	}
+	if !r.rules.RedactsInContent {
+		p.Redacts = content.Redacts
+		delete(fields, "redacts")
+		if p.Content, err = json.Marshal(fields); err != nil {
+			return err
+		}
+	}
+	return asClientError(rs.look(ctx, id, func(c *roomcore.Core) error { return c.CheckRedaction(p.Sender, content.Redacts) }))
 }
 
 // Redact redacts an event, if the sender may. Spec: client-server-api#redactions.
@@ -97,19 +137,28 @@ func (rs *Rooms) append(ctx context.Context, id spec.RoomID, p roomcore.Proposal
 		return seq, nil
 	})
 	if err != nil {
-		return "", asClientError(sizeError(err))
+		return "", asClientError(refusal(p, err))
 	}
 	return event, nil
 }
 
-// sizeError passes on what the builder says about a bad event.
-func sizeError(err error) error {
+// refusal makes of what the core says about a proposal what the client is told.
+func refusal(p roomcore.Proposal, err error) error {
 	var e *spec.Error
 	if errors.As(err, &e) {
 		return e
 	}
+	var refused *spec.AuthError
+	if p.Type == spec.TypePowerLevels && errors.As(err, &refused) && slices.Contains(malformedLevels, refused.Rule) {
+		return spec.Errorf(spec.CodeBadJSON, err, "not valid power levels: %s", refused.Reason)
+	}
 	return err
 }
+
+// malformedLevels are the rules that look at the content of power levels alone;
+// what they refuse is a bad request rather than a missing right.
+// Spec: rooms/v12#authorisation-rules 10.
+var malformedLevels = []string{"10.1", "10.2", "10.3", "10.4"}
 
 // checkStateContent refuses content that the rules would take, or only remote
 // servers would refuse, but that no client should send.

@@ -113,3 +113,64 @@ func TestRooms(t *testing.T) {
 		})
 	}
 }
+
+func TestStateOfClients(t *testing.T) {
+	ctx := context.Background()
+	bed := newRoomsBed(t, "alice", "bob")
+	alice, bob := spec.UserID("@alice:hs"), spec.UserID("@bob:hs")
+	set := func(room spec.RoomID, by spec.UserID, kind, key, content string) error {
+		_, err := bed.Rooms.Send(ctx, SendEvent{Room: room, Sender: by, Type: kind, StateKey: &key, Content: []byte(content)})
+		return err
+	}
+	room := bed.create(CreateRoom{Creator: alice, Preset: "public_chat", AliasLocalpart: "lagoon"})
+	other := bed.create(CreateRoom{Creator: alice, AliasLocalpart: "reef"})
+
+	t.Run("03-014 an alias of another room is refused", func(t *testing.T) {
+		wantCode(t, "alias of another room", set(room, alice, "m.room.canonical_alias", "", `{"alias":"#reef:hs"}`), spec.CodeBadAlias)
+		wantCode(t, "no alias", set(room, alice, "m.room.canonical_alias", "", `{"alias":"reef"}`), spec.CodeInvalidParam)
+		wantCode(t, "own alias", set(room, alice, "m.room.canonical_alias", "", `{"alt_aliases":["#lagoon:hs"]}`), "")
+		wantCode(t, "03-015 none", set(room, alice, "m.room.canonical_alias", "", `{}`), "")
+	})
+	t.Run("03-016 a second create event is refused", func(t *testing.T) {
+		wantCode(t, "create", set(room, alice, "m.room.create", "", `{"room_version":"12"}`), spec.CodeForbidden)
+	})
+	t.Run("03-034 levels that name the creator are a bad request", func(t *testing.T) {
+		wantCode(t, "levels", set(room, alice, "m.room.power_levels", "", `{"users":{"@alice:hs":100}}`), spec.CodeBadJSON)
+	})
+	t.Run("03-023 a level that is no integer is a bad request", func(t *testing.T) {
+		for _, level := range []string{`"50"`, `1.5`, `true`, `null`, `[]`, `9007199254740992`} {
+			wantCode(t, level, set(room, alice, "m.room.power_levels", "", `{"ban":`+level+`}`), spec.CodeBadJSON)
+		}
+	})
+	t.Run("02-037 setting one's own membership joins", func(t *testing.T) {
+		wantCode(t, "invite only", set(other, bob, "m.room.member", "@bob:hs", `{"membership":"join"}`), spec.CodeForbidden)
+		wantCode(t, "somebody else's", set(room, alice, "m.room.member", "@bob:hs", `{"membership":"join"}`), spec.CodeForbidden)
+		wantCode(t, "public", set(room, bob, "m.room.member", "@bob:hs", `{"membership":"join"}`), "")
+	})
+	t.Run("02-048 a name for one room, and no say in who let one in", func(t *testing.T) {
+		wantCode(t, "rename", set(room, bob, "m.room.member", "@bob:hs",
+			`{"membership":"join","displayname":"Bobby","join_authorised_via_users_server":"@nobody:nowhere"}`), "")
+		content := bed.state(room, "m.room.member", "@bob:hs")
+		if content["displayname"] != "Bobby" || content["join_authorised_via_users_server"] != nil {
+			t.Errorf("bob's member event is %v", content)
+		}
+	})
+	t.Run("04-012 a redaction sent like a message", func(t *testing.T) {
+		for _, version := range []spec.RoomVersion{"10", "11"} {
+			room := bed.create(CreateRoom{Creator: alice, Version: version})
+			said := bed.say(room, alice, "oops", "x"+string(version))
+			_, err := bed.Rooms.Send(ctx, SendEvent{
+				Room: room, Sender: alice, Type: "m.room.redaction", Content: []byte(`{"redacts":"` + string(said) + `"}`),
+			})
+			wantCode(t, "redaction", err, "")
+			err = bed.Rooms.look(ctx, room, func(c *roomcore.Core) error {
+				row, err := c.Event(said)
+				if err == nil && row.RedactedBy == 0 {
+					t.Errorf("version %s: the message is not redacted", version)
+				}
+				return err
+			})
+			wantCode(t, "look", err, "")
+		}
+	})
+}
