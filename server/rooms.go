@@ -33,11 +33,12 @@ type Rooms struct {
 	// backfills are the requests for history under way.
 	backfills keyedLock[spec.RoomID]
 
-	mu     sync.Mutex // guards active and wake
-	active map[spec.RoomID]*room
+	mu         sync.Mutex // guards active, lastCreate and background
+	active     map[spec.RoomID]*room
+	lastCreate int64 // ms; time of the newest create event made here
 
 	// background counts work that outlives the request that caused it: commits
-	// and fetches for waiting events. Guarded by mu.
+	// and fetches for waiting events.
 	background int
 	quiet      *sync.Cond      // signalled when background falls to 0; uses mu
 	life       context.Context // ends with Run

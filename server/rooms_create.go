@@ -282,7 +282,7 @@ func (p *roomPlan) powerLevels() (map[string]any, error) {
 // build makes all events of the room in memory and returns the room's owner,
 // which nobody else knows yet, and the number of the last event.
 func (rs *Rooms) build(ctx context.Context, p *roomPlan) (*room, uint64, error) {
-	now := rs.ms()
+	now := rs.createTime()
 	b := spec.EventBuilder{
 		Sender: p.req.Creator, Type: "m.room.create", State: new(string), Content: p.create, Depth: 1, OriginServerTS: now,
 	}
@@ -303,6 +303,16 @@ func (rs *Rooms) build(ctx context.Context, p *roomPlan) (*room, uint64, error) 
 	}
 	seq, err := rs.populate(ctx, r.core, p, now)
 	return r, seq, err
+}
+
+// createTime returns the time for a create event, a different one for each: from
+// room version 12 on the room id is the hash of that event, so two rooms made
+// alike in the same millisecond would be one.
+func (rs *Rooms) createTime() int64 {
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	rs.lastCreate = max(rs.ms(), rs.lastCreate+1)
+	return rs.lastCreate
 }
 
 func (rs *Rooms) populate(ctx context.Context, core *roomcore.Core, p *roomPlan, now int64) (uint64, error) {
