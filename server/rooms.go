@@ -179,7 +179,10 @@ func (rs *Rooms) committedView(ctx context.Context, id spec.RoomID) (*room, room
 // asClientError turns what the room core refuses into what a client is told.
 func asClientError(err error) error {
 	var refused *spec.AuthError
+	var told *spec.Error
 	switch {
+	case errors.As(err, &told):
+		return err
 	case errors.As(err, &refused):
 		return spec.Errorf(spec.CodeForbidden, err, "not allowed in this room: %s", refused.Reason)
 	case errors.Is(err, storage.ErrNotFound):
