@@ -329,12 +329,13 @@ func TestBodies(t *testing.T) {
 // pieces is an answer that breaks off after its first piece when fail is set.
 type pieces struct{ fail bool }
 
-func (p pieces) WriteJSON(w io.Writer) error {
-	if _, err := io.WriteString(w, `{"a":1`); err != nil || p.fail {
-		return errors.Join(err, errors.New("broken off"))
+func (p pieces) WriteTo(w io.Writer) (int64, error) {
+	n, err := io.WriteString(w, `{"a":1`)
+	if err != nil || p.fail {
+		return int64(n), errors.Join(err, errors.New("broken off"))
 	}
-	_, err := io.WriteString(w, `}`)
-	return err
+	m, err := io.WriteString(w, `}`)
+	return int64(n + m), err
 }
 
 func TestReplies(t *testing.T) {

@@ -15,12 +15,6 @@ import (
 // rawJSON is an answer that is JSON already.
 type rawJSON []byte
 
-// jsonWriter is an answer that writes its own JSON, piece by piece, so that large ones need not
-// be held in memory twice.
-type jsonWriter interface {
-	WriteJSON(w io.Writer) error
-}
-
 // answer is a reply that is not simply 200 with JSON. Status 0 is 200.
 type answer struct {
 	Status int
@@ -31,8 +25,8 @@ type answer struct {
 // object is an ad-hoc JSON object.
 type object map[string]any
 
-// writeReply writes the result of a handler: nothing as {}, rawJSON and jsonWriter as they are,
-// anything else marshalled.
+// writeReply writes the result of a handler: nothing as {}, rawJSON and whatever writes its own
+// JSON (an io.WriterTo, which can do so piece by piece) as they are, anything else marshalled.
 func writeReply(w http.ResponseWriter, result any) error {
 	code := http.StatusOK
 	if a, ok := result.(answer); ok {
@@ -48,9 +42,10 @@ func writeReply(w http.ResponseWriter, result any) error {
 		return writeBytes(w, code, []byte("{}"))
 	case rawJSON:
 		return writeBytes(w, code, body)
-	case jsonWriter:
+	case io.WriterTo:
 		w.WriteHeader(code)
-		return body.WriteJSON(w)
+		_, err := body.WriteTo(w)
+		return err
 	}
 	raw, err := json.Marshal(result)
 	if err != nil {
