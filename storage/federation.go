@@ -84,11 +84,6 @@ func (tx *Tx) PruneServerKeys(before int64) (int64, error) {
 	return tx.exec(deleteStrangersKeys, before)
 }
 
-// LogRelay is the LogEntry.Text of a LogEvent whose event was made elsewhere but
-// is ours to send on: a join, knock or leave that another server completed
-// through us.
-const LogRelay = "relay"
-
 // DestinationRow says how far a server has what it is to be sent.
 type DestinationRow struct {
 	Server spec.ServerName
@@ -179,19 +174,18 @@ func (tx *Tx) SenderFloor() (int64, error) {
 type Unsent struct{ Pos, NID, RoomNID int64 }
 
 // UnsentQuery asks for the events that a server is to be sent: those whose
-// position its time in their room covers, and that were made by users of Origin
-// or are marked with LogRelay.
+// position its time in their room covers, and whose log entry has a text that
+// begins with Mark.
 type UnsentQuery struct {
 	Server      spec.ServerName
-	Origin      spec.ServerName
-	After, UpTo int64 // After < position ≤ UpTo
+	Mark        string // neither % nor _
+	After, UpTo int64  // After < position ≤ UpTo
 	Limit       int
 }
 
 const fromUnsent = ` FROM room_servers s
 	JOIN log l ON l.room_nid = s.room_nid AND l.pos >= s.from_pos AND (s.until_pos IS NULL OR l.pos <= s.until_pos)
-	JOIN events e ON e.nid = l.event_nid
-	WHERE s.server = $1 AND l.pos > $2 AND l.pos <= $3 AND l.kind = 1 AND (e.sender LIKE $4 OR l.body = 'relay')`
+	WHERE s.server = $1 AND l.pos > $2 AND l.pos <= $3 AND l.kind = 1 AND l.body LIKE $4`
 
 var (
 	selectUnsent     = query(`SELECT l.pos, l.event_nid, l.room_nid` + fromUnsent + ` ORDER BY l.pos DESC LIMIT $5`)
@@ -208,8 +202,7 @@ func (tx *Tx) UnsentLast(q UnsentQuery) ([]Unsent, error) { return tx.unsent(sel
 
 func (tx *Tx) unsent(s *stmt, q UnsentQuery) ([]Unsent, error) {
 	var out []Unsent
-	// Server names hold neither % nor _.
-	args := []any{q.Server, q.After, q.UpTo, "%:" + string(q.Origin), q.Limit}
+	args := []any{q.Server, q.After, q.UpTo, q.Mark + "%", q.Limit}
 	err := tx.each(s, args, func(r *rows) error {
 		out = append(out, Unsent{})
 		u := &out[len(out)-1]
@@ -219,11 +212,11 @@ func (tx *Tx) unsent(s *stmt, q UnsentQuery) ([]Unsent, error) {
 	return out, err
 }
 
+var selectServersSince = query(`SELECT ` + serverColumns + ` FROM room_servers
+	WHERE room_nid = $1 AND (until_pos IS NULL OR until_pos >= $2) ORDER BY server, from_pos`)
+
 // RoomServersSince returns the times during which servers had users in a room
 // that end at a position or later, or have not ended.
 func (tx *Tx) RoomServersSince(roomNID, pos int64) ([]ServerInterval, error) {
 	return tx.intervals(selectServersSince, roomNID, pos)
 }
-
-var selectServersSince = query(`SELECT ` + serverColumns + ` FROM room_servers
-	WHERE room_nid = $1 AND (until_pos IS NULL OR until_pos >= $2) ORDER BY server, from_pos`)
