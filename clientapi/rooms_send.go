@@ -5,7 +5,13 @@ import (
 	"encoding/json"
 
 	"atoll/server"
+	"atoll/spec"
 )
+
+// sentAnswer is what all endpoints that send an event answer.
+type sentAnswer struct {
+	EventID spec.EventID `json:"event_id"`
+}
 
 // sendEvent answers PUT /rooms/{roomId}/send/{eventType}/{txnId}.
 // Spec: client-server-api#put_matrixclientv3roomsroomidsendeventtypetxnid
@@ -25,7 +31,7 @@ func (h *Handler) sendEvent(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return object{"event_id": event}, nil
+	return sentAnswer{event}, nil
 }
 
 // setState answers PUT /rooms/{roomId}/state/{eventType}/{stateKey}.
@@ -46,7 +52,7 @@ func (h *Handler) setState(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return object{"event_id": event}, nil
+	return sentAnswer{event}, nil
 }
 
 // redact answers PUT /rooms/{roomId}/redact/{eventId}/{txnId}.
@@ -73,5 +79,5 @@ func (h *Handler) redact(ctx context.Context, r *request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return object{"event_id": event}, nil
+	return sentAnswer{event}, nil
 }

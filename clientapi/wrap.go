@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -31,8 +32,11 @@ var requestCount atomic.Uint64
 
 // RequestID is the number of the request that ctx belongs to, "" outside of one.
 func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
+	n, ok := ctx.Value(requestIDKey{}).(uint64)
+	if !ok {
+		return ""
+	}
+	return "c" + strconv.FormatUint(n, 10)
 }
 
 // serve wraps the handler of a route with all that is common: path variables, authentication,
@@ -40,14 +44,13 @@ func RequestID(ctx context.Context) string {
 func (h *Handler) serve(rt route) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		began := h.now()
-		id := fmt.Sprintf("c%d", requestCount.Add(1))
-		ctx := context.WithValue(c.Request().Context(), requestIDKey{}, id)
+		ctx := context.WithValue(c.Request().Context(), requestIDKey{}, requestCount.Add(1))
 		r := &request{http: c.Request(), writer: c.Response(), maxBody: h.opts.MaxBodyBytes}
 		result, err := h.run(ctx, rt, c, r)
 		status := h.finish(ctx, c.Response(), result, err, rt)
 		took := h.now().Sub(began)
 		if h.log.Enabled(ctx, slog.LevelDebug) {
-			h.log.Debug("request", "req", id, "method", rt.Method, "route", rt.Path, "status", status,
+			h.log.Debug("request", "req", RequestID(ctx), "method", rt.Method, "route", rt.Path, "status", status,
 				"took", took, "user", r.session.User)
 		}
 		h.observe(rt.Method, rt.Path, status, took)
