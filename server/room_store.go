@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/maypok86/otter/v2"
 
@@ -24,6 +25,11 @@ type roomCache struct {
 	byNID *otter.Cache[int64, *storage.EventRow]
 	byID  *otter.Cache[eventKey, int64]
 	nodes *otter.Cache[nodeKey, *spec.Node]
+
+	// mu keeps what was read before a redaction from being put in after it. It
+	// guards forgotten, which counts the events that were taken out.
+	mu        sync.Mutex
+	forgotten int64
 }
 
 type eventKey struct {
@@ -58,6 +64,38 @@ func (c *roomCache) putEvent(row *storage.EventRow) {
 	c.byID.Set(eventKey{row.RoomNID, row.Event.ID}, row.NID)
 }
 
+// generation is to be asked for before a transaction whose events are given to
+// putRead.
+func (c *roomCache) generation() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.forgotten
+}
+
+// putRead puts in an event that was read, unless it may be out of date by now.
+func (c *roomCache) putRead(generation int64, row *storage.EventRow) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.forgotten == generation {
+		c.putEvent(row)
+	}
+}
+
+// addNew puts in an event that was just committed, unless it is there.
+func (c *roomCache) addNew(row *storage.EventRow) {
+	if _, ok := c.byNID.GetIfPresent(row.NID); !ok {
+		c.putEvent(row)
+	}
+}
+
+// forgetEvent takes out an event that was redacted.
+func (c *roomCache) forgetEvent(nid int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forgotten++
+	c.byNID.Invalidate(nid)
+}
+
 // store takes in what a unit has committed, with the positions it was given.
 func (c *roomCache) store(room int64, unit *storage.Unit) {
 	for _, rows := range [][]storage.EventRow{unit.Events, unit.EventUpdates} {
@@ -67,7 +105,7 @@ func (c *roomCache) store(room int64, unit *storage.Unit) {
 		}
 	}
 	for _, red := range unit.Redactions {
-		c.byNID.Invalidate(red.NID)
+		c.forgetEvent(red.NID)
 	}
 	for _, n := range unit.Nodes {
 		if node, err := spec.DecodeNode(n.Hash, n.Stored); err == nil {

@@ -42,6 +42,7 @@ type Server struct {
 	Filters     *Filters
 	Rooms       *Rooms
 	Aliases     *Aliases
+	Sync        *Sync
 
 	// loops are the long-running functions of the parts. Each returns nil soon
 	// after its context has ended; an error ends the server.
@@ -77,7 +78,8 @@ func New(o Options) (*Server, error) {
 	s.AccountData = &AccountData{base: b}
 	s.Filters = newFilters(b)
 	s.Aliases = s.Rooms.aliases
-	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Rooms.run)
+	s.Sync = newSync(b, s.Rooms)
+	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Rooms.run, s.Sync.follow)
 	return s, nil
 }
 

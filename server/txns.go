@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 
 	"atoll/spec"
@@ -45,6 +46,7 @@ type deviceTxns struct {
 	// database.
 	partial bool
 	done    map[string]string        // scope and id → answer
+	names   map[string]string        // and the other way round
 	flight  map[string]chan struct{} // closed when the request ends
 }
 
@@ -109,13 +111,37 @@ func (d *deviceTxns) keep(name, answer string) {
 	if len(d.done) >= maxTxnsEach {
 		d.partial = true
 		for other := range d.done {
+			delete(d.names, d.done[other])
 			delete(d.done, other)
 			if len(d.done) < maxTxnsEach/2 {
 				break
 			}
 		}
 	}
-	d.done[name] = answer
+	d.done[name], d.names[answer] = answer, name
+}
+
+// note takes in a transaction as the log tells it, which may be before the
+// request that it belongs to is answered.
+func (t *txns) note(row *storage.TxnRow) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if d := t.devices[txnDevice{row.User, row.Device}]; d != nil {
+		d.names[row.Result] = row.Scope + "\x00" + row.TxnID
+	}
+}
+
+// idOf returns the transaction id with which a device sent an event, as far as
+// memory has the device; "" if it did not.
+func (t *txns) idOf(user spec.UserID, device string, event spec.EventID) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	d := t.devices[txnDevice{user, device}]
+	if d == nil {
+		return ""
+	}
+	name := d.names[string(event)]
+	return name[strings.IndexByte(name, 0)+1:]
 }
 
 // stored looks a transaction up in the database.
@@ -136,7 +162,7 @@ func (t *txns) device(ctx context.Context, key txnKey) (*deviceTxns, error) {
 	d := t.devices[id]
 	if d == nil {
 		t.makeRoom()
-		d = &deviceTxns{done: map[string]string{}, flight: map[string]chan struct{}{}}
+		d = &deviceTxns{done: map[string]string{}, names: map[string]string{}, flight: map[string]chan struct{}{}}
 		t.devices[id] = d
 	}
 	loaded := d.loaded

@@ -109,6 +109,17 @@ func (e *Event) AppendFederation(dst []byte, age int64) []byte {
 	return append(strconv.AppendInt(dst, age, 10), "}}"...)
 }
 
+// AppendRaw appends the PDU with what its client form has beside it: event_id and
+// unsigned. It is what clients get that ask for the events of servers.
+// Spec: client-server-api#filtering
+func (e *Event) AppendRaw(dst []byte, f ClientFormat) []byte {
+	dst = append(dst, e.JSON[:len(e.JSON)-1]...)
+	if get(e.JSON, "event_id") == nil {
+		dst = appendText(dst, "event_id", string(e.ID))
+	}
+	return append(f.appendUnsigned(dst), '}')
+}
+
 // StrippedState returns the event as clients see it in the state of a room that
 // they are not in: sender, type, state_key and content.
 // v12: the create event keeps what makes it a full client event, as servers in

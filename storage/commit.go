@@ -525,6 +525,7 @@ func (w *writer) positions(won []*request) ([]LogEntry, error) {
 			if entry.Event == nil {
 				entry.Event = u.event(entry.EventNID)
 			}
+			entry.Txn = u.txn(entry.Event)
 			entries = append(entries, entry)
 		}
 		r.committed.Last = pos
@@ -551,9 +552,20 @@ func (w *writer) advance(n int64) (int64, error) {
 	return head, cur.close()
 }
 
-// event returns the row of an event that the unit writes; nil if it does not.
+// txn returns the transaction that made an event, nil if the unit has none.
+func (u *Unit) txn(e *EventRow) *TxnRow {
+	for i := range u.Txns {
+		if e != nil && u.Txns[i].Result == string(e.Event.ID) {
+			return &u.Txns[i]
+		}
+	}
+	return nil
+}
+
+// event returns the row of an event that the unit writes; nil if it does not,
+// or redacts it at once.
 func (u *Unit) event(nid int64) *EventRow {
-	if nid == 0 {
+	if nid == 0 || slices.ContainsFunc(u.Redactions, func(r Redaction) bool { return r.NID == nid }) {
 		return nil
 	}
 	for i := range u.Events {

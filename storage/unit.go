@@ -202,6 +202,9 @@ type LogEntry struct {
 	// Event is the event with EventNID if it is at hand, for entries that this
 	// process committed a while ago at most. Not to be changed.
 	Event *EventRow
+	// Txn is the client's transaction that made the event, where Event is at
+	// hand and there was one. Not to be changed.
+	Txn *TxnRow
 }
 
 // Unit is what is committed together: all of it or nothing. Its slices and

@@ -153,6 +153,9 @@ const (
 
 func (c *Core) fillLog(unit *storage.Unit, d *delta, event *storage.EventRow) {
 	entry := storage.LogEntry{Kind: storage.LogEvent, RoomNID: c.cfg.RoomNID, EventNID: event.NID, Event: event}
+	if slices.ContainsFunc(d.redacted, func(r redaction) bool { return r.target.NID == event.NID }) {
+		entry.Event = nil // the row has the text that goes with the same commit
+	}
 	if d.ours {
 		entry.Text += LogOurs
 	}
