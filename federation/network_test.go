@@ -11,6 +11,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -98,7 +100,7 @@ func (n *fakeNet) certificate(names ...string) tls.Certificate {
 func (n *fakeNet) serve(address string, h http.HandlerFunc, names ...string) {
 	s := httptest.NewUnstartedServer(h)
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{n.certificate(names...)}}
-	s.Config.ErrorLog = nil
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.StartTLS()
 	n.t.Cleanup(s.Close)
 	n.mu.Lock()
