@@ -55,18 +55,28 @@ func (db *DB) CompactLog(ctx context.Context, upTo int64) (int64, error) {
 // purgeStep is how many rows of a table PurgeRoom deletes in one transaction.
 const purgeStep = UnitMaxRows
 
-// purges delete some rows of a room each, leaves of the dependencies first.
-// The rows of a room's log entries go too: whoever reads past them learns
+// purges delete some rows each of a room. A test compares them with the tables
+// whose rows go with rooms. Log entries go too: whoever reads past them learns
 // nothing of a room that is not there.
 var purges = []*stmt{
-	query(`DELETE FROM log WHERE pos IN (SELECT pos FROM log WHERE room_nid = $1 LIMIT $2)`),
-	query(`DELETE FROM memberships WHERE room_nid = $1 AND user_id IN (SELECT user_id FROM memberships WHERE room_nid = $1 LIMIT $2)`),
-	query(`DELETE FROM room_servers WHERE room_nid = $1 AND server IN (SELECT server FROM room_servers WHERE room_nid = $1 LIMIT $2)`),
-	query(`DELETE FROM timeline_gaps WHERE room_nid = $1 AND event_nid IN (SELECT event_nid FROM timeline_gaps WHERE room_nid = $1 LIMIT $2)`),
-	query(`DELETE FROM event_edges WHERE room_nid = $1 AND prev_id IN (SELECT prev_id FROM event_edges WHERE room_nid = $1 LIMIT $2)`),
-	query(`DELETE FROM event_auth WHERE room_nid = $1 AND event_nid IN (SELECT event_nid FROM event_auth WHERE room_nid = $1 LIMIT $2)`),
-	query(`DELETE FROM state_nodes WHERE room_nid = $1 AND hash IN (SELECT hash FROM state_nodes WHERE room_nid = $1 LIMIT $2)`),
-	query(`DELETE FROM events WHERE nid IN (SELECT nid FROM events WHERE room_nid = $1 LIMIT $2)`),
+	purgeOf("log", "pos"),
+	purgeOf("memberships", "user_id, room_nid"),
+	purgeOf("room_servers", "room_nid, server, from_pos"),
+	purgeOf("room_roots", "room_nid, pos"),
+	purgeOf("published_rooms", "room_nid"),
+	purgeOf("early_redactions", "room_nid, target_id, event_nid"),
+	purgeOf("ledger", "room_nid, event_id"),
+	purgeOf("timeline_gaps", "room_nid, timeline, event_nid"),
+	purgeOf("event_edges", "room_nid, prev_id, event_nid"),
+	purgeOf("event_auth", "room_nid, event_nid"),
+	purgeOf("state_nodes", "room_nid, hash"),
+	purgeOf("events", "nid"),
+}
+
+// purgeOf makes the statement that deletes at most $2 rows of room $1 from a
+// table with that primary key.
+func purgeOf(table, key string) *stmt {
+	return query(fmt.Sprintf(`DELETE FROM %[1]s WHERE (%[2]s) IN (SELECT %[2]s FROM %[1]s WHERE room_nid = $1 LIMIT $2)`, table, key))
 }
 
 // purgeMeta is the key in meta, before the room's local id, of a purge that is
