@@ -58,9 +58,3 @@ func (c *timedCache[K, V]) evictLocked(now time.Time) {
 	}
 	delete(c.entries, victim)
 }
-
-func (c *timedCache[K, V]) drop(key K) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.entries, key)
-}

@@ -38,12 +38,17 @@ const (
 	// maxKeyFetches bounds how many servers one call asks at a time.
 	maxKeyFetches = 64
 	// maxKeyServers bounds the cache of keys, in servers. A server takes about
-	// 1 KiB, and never more than maxKeysPerAnswer and its object.
+	// half a KiB, and never more than what maxKeysPerAnswer permits.
 	maxKeyServers = 10_000
 )
 
-// serverKeys are the keys known of one server. Never changed once shared.
+// serverKeys are the keys known of one server, without the objects that they
+// came in. Never changed once shared.
 type serverKeys map[spec.KeyID]storage.ServerKey
+
+// keySet holds the keys that one call works with, so that no verdict depends on
+// what the cache has room for.
+type keySet map[spec.ServerName]serverKeys
 
 // keyAttempt is the last request for a server's keys.
 type keyAttempt struct {
@@ -116,8 +121,7 @@ func newKeyRing(c *Client, o Options) *KeyRing {
 	}
 }
 
-// keysOf returns what is in memory; known is false if the store was not asked
-// yet.
+// keysOf returns what is in memory; known is false if the store has to be asked.
 func (r *KeyRing) keysOf(name spec.ServerName) (keys serverKeys, known bool) {
 	if name == r.self {
 		return r.own, true
@@ -125,25 +129,27 @@ func (r *KeyRing) keysOf(name spec.ServerName) (keys serverKeys, known bool) {
 	return r.known.get(name, r.now())
 }
 
-// learn adds keys to those in memory and returns those that are news.
-func (r *KeyRing) learn(name spec.ServerName, keys []storage.ServerKey) (news []storage.ServerKey) {
+// learn adds keys to those in memory. It returns all keys of the server then
+// known, and those that are news.
+func (r *KeyRing) learn(name spec.ServerName, keys []storage.ServerKey) (all serverKeys, news []storage.ServerKey) {
 	r.mergeMu.Lock()
 	defer r.mergeMu.Unlock()
 	now := r.now()
 	old, _ := r.known.get(name, now)
-	merged := maps.Clone(old)
-	if merged == nil {
-		merged = make(serverKeys, len(keys))
+	all = maps.Clone(old)
+	if all == nil {
+		all = make(serverKeys, len(keys))
 	}
 	for _, k := range keys {
-		if before, ok := merged[k.ID]; !ok || supersedes(k, before) {
-			merged[k.ID] = k
+		if before, ok := all[k.ID]; !ok || supersedes(k, before) {
 			news = append(news, k)
+			k.Answer = nil
+			all[k.ID] = k
 		}
 	}
 	// Facts about keys do not end; what they permit depends on the time.
-	r.known.put(name, merged, now, now.Add(24*time.Hour))
-	return news
+	r.known.put(name, all, now, now.Add(24*time.Hour))
+	return all, news
 }
 
 // supersedes tells whether what is newly known of a key replaces what was known
@@ -155,8 +161,20 @@ func supersedes(k, before storage.ServerKey) bool {
 	return k.Fetched >= before.Fetched
 }
 
-// load brings the keys of the servers from the store into memory.
-func (r *KeyRing) load(ctx context.Context, names []spec.ServerName) error {
+// addKnown adds the keys of the servers to the set, from memory or else the store.
+func (r *KeyRing) addKnown(ctx context.Context, set keySet, names []spec.ServerName) error {
+	var unknown []spec.ServerName
+	for _, name := range names {
+		keys, known := r.keysOf(name)
+		if set[name] = keys; !known {
+			unknown = append(unknown, name)
+		}
+	}
+	return r.addStored(ctx, set, unknown)
+}
+
+// addStored adds the keys of the servers to the set, from the store.
+func (r *KeyRing) addStored(ctx context.Context, set keySet, names []spec.ServerName) error {
 	if len(names) == 0 {
 		return nil
 	}
@@ -169,16 +187,16 @@ func (r *KeyRing) load(ctx context.Context, names []spec.ServerName) error {
 		byServer[k.Server] = append(byServer[k.Server], k)
 	}
 	for _, name := range names {
-		r.learn(name, byServer[name])
+		set[name], _ = r.learn(name, byServer[name])
 	}
 	return nil
 }
 
-// obtain makes the wanted keys known as far as they can be had: from the store,
-// where another node may have put them, from their servers, and from notaries.
-// It returns by server why keys are still lacking; a server that answered and
-// does not have the key is not among them.
-func (r *KeyRing) obtain(ctx context.Context, want wanted) map[spec.ServerName]error {
+// obtain adds the wanted keys to the set as far as they can be had: from the
+// store, where another node may have put them, from their servers, and from
+// notaries. It returns by server why keys are still lacking; a server that
+// answered and does not have the key is not among them.
+func (r *KeyRing) obtain(ctx context.Context, set keySet, want wanted) map[spec.ServerName]error {
 	failed := make(map[spec.ServerName]error)
 	names := make([]spec.ServerName, 0, len(want))
 	for name := range want {
@@ -186,36 +204,38 @@ func (r *KeyRing) obtain(ctx context.Context, want wanted) map[spec.ServerName]e
 			names = append(names, name)
 		}
 	}
-	if err := r.load(ctx, names); err != nil {
+	if err := r.addStored(ctx, set, names); err != nil {
 		for _, name := range names {
 			failed[name] = err
 		}
 		return failed
 	}
-	var mu sync.Mutex // guards failed
+	var mu sync.Mutex // guards set and failed
 	var g errgroup.Group
 	g.SetLimit(maxKeyFetches)
 	for _, name := range names {
-		if r.has(name, want[name]) {
+		if has(set[name], want[name]) {
 			continue
 		}
 		g.Go(func() error {
-			if err := r.refresh(ctx, name); err != nil {
-				mu.Lock()
+			keys, err := r.refresh(ctx, name)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
 				failed[name] = err
-				mu.Unlock()
+			} else {
+				set[name] = keys
 			}
 			return nil
 		})
 	}
 	_ = g.Wait()
-	r.askNotaries(ctx, want, failed)
+	r.askNotaries(ctx, set, want, failed)
 	return failed
 }
 
-// has tells whether every wanted key of the server can be used.
-func (r *KeyRing) has(name spec.ServerName, uses map[spec.KeyID]keyUse) bool {
-	keys, _ := r.keysOf(name)
+// has tells whether every wanted key can be used.
+func has(keys serverKeys, uses map[spec.KeyID]keyUse) bool {
 	for id, use := range uses {
 		if k, ok := keys[id]; !ok || !use.permits(k) {
 			return false
@@ -230,30 +250,35 @@ var errAskedRecently = errors.New("its keys were fetched a moment ago")
 
 // refresh asks the server for its keys, together with all others who want that
 // now, unless it was asked too recently.
-func (r *KeyRing) refresh(ctx context.Context, name spec.ServerName) error {
+func (r *KeyRing) refresh(ctx context.Context, name spec.ServerName) (serverKeys, error) {
 	if last, fresh := r.attempts.get(name, r.now()); fresh {
 		if last.err != nil {
-			return last.err
+			return nil, last.err
 		}
-		return errAskedRecently
+		return nil, errAskedRecently
 	}
-	failed, err := shared(ctx, &r.inFlight, "keys of "+string(name), func(ctx context.Context) error {
-		return r.fetchNow(ctx, name)
+	type outcome struct {
+		keys serverKeys
+		err  error
+	}
+	done, err := shared(ctx, &r.inFlight, "keys of "+string(name), func(ctx context.Context) outcome {
+		keys, err := r.fetchNow(ctx, name)
+		return outcome{keys, err}
 	})
-	return errors.Join(failed, err)
+	return done.keys, errors.Join(done.err, err)
 }
 
-func (r *KeyRing) fetchNow(ctx context.Context, name spec.ServerName) error {
+func (r *KeyRing) fetchNow(ctx context.Context, name spec.ServerName) (keys serverKeys, err error) {
 	ctx, cancel := context.WithTimeout(ctx, keyTimeout)
 	defer cancel()
 	raw, err := r.fetch(ctx, name)
 	if err == nil {
-		err = r.take(ctx, name, raw)
+		keys, err = r.take(ctx, name, raw)
 	}
 	now := r.now()
 	if err == nil {
 		r.attempts.put(name, keyAttempt{}, now, now.Add(keyRefetch))
-		return nil
+		return keys, nil
 	}
 	last, _ := r.attempts.get(name, now)
 	wait := keyRetryMax
@@ -261,32 +286,34 @@ func (r *KeyRing) fetchNow(ctx context.Context, name spec.ServerName) error {
 		wait = min(wait, keyRetryMin<<last.failures)
 	}
 	r.attempts.put(name, keyAttempt{failures: last.failures + 1, err: err}, now, now.Add(wait))
-	return err
+	return nil, err
 }
 
-// take checks a key object and adds its keys, in memory and in the store.
-func (r *KeyRing) take(ctx context.Context, name spec.ServerName, raw []byte) error {
+// take checks a key object and adds its keys, in memory and in the store. It
+// returns all keys of the server then known.
+func (r *KeyRing) take(ctx context.Context, name spec.ServerName, raw []byte) (serverKeys, error) {
 	keys, err := parseKeyObject(name, raw, r.now())
 	if err != nil {
-		return fmt.Errorf("keys of %s: %w", name, err)
+		return nil, fmt.Errorf("keys of %s: %w", name, err)
 	}
-	if news := r.learn(name, keys); len(news) > 0 {
+	all, news := r.learn(name, keys)
+	if len(news) > 0 {
 		if err := r.store.PutServerKeys(ctx, news); err != nil {
 			// The keys are good without being stored; they are fetched again
 			// after a restart.
 			r.log.Error("keys of a server could not be stored", "server", name, "err", err)
 		}
 	}
-	return nil
+	return all, nil
 }
 
 // askNotaries asks the trusted key servers, one after the other, for what is
 // still lacking, and takes servers whose keys came off the list of failures.
-func (r *KeyRing) askNotaries(ctx context.Context, want wanted, failed map[spec.ServerName]error) {
+func (r *KeyRing) askNotaries(ctx context.Context, set keySet, want wanted, failed map[spec.ServerName]error) {
 	for _, notary := range r.notaries {
 		lacking := make(wanted)
 		for name, uses := range want {
-			if name != notary && name != r.self && !r.has(name, uses) {
+			if name != notary && name != r.self && !has(set[name], uses) {
 				lacking[name] = uses
 			}
 		}
@@ -299,23 +326,33 @@ func (r *KeyRing) askNotaries(ctx context.Context, want wanted, failed map[spec.
 			continue
 		}
 		for _, raw := range objects {
-			name, err := keyObjectServer(raw)
-			if err == nil && lacking[name] == nil {
-				err = errors.New("keys of a server that was not asked for")
-			}
-			if err == nil {
-				err = r.VerifyJSON(ctx, notary, raw)
-			}
-			if err == nil {
-				err = r.take(ctx, name, raw)
-			}
+			name, keys, err := r.takeNotarized(ctx, notary, raw, lacking)
 			if err != nil {
 				r.log.Warn("a trusted key server gave keys that cannot be used", "server", notary, "err", err)
-			} else if r.has(name, want[name]) {
+				continue
+			}
+			if set[name] = keys; has(keys, want[name]) {
 				delete(failed, name)
 			}
 		}
 	}
+}
+
+// takeNotarized takes an object that a notary gave for a server that it was
+// asked for: it must be signed by the notary as well as by that server.
+func (r *KeyRing) takeNotarized(ctx context.Context, notary spec.ServerName, raw []byte, asked wanted) (spec.ServerName, serverKeys, error) {
+	name, err := keyObjectServer(raw)
+	if err != nil {
+		return "", nil, err
+	}
+	if asked[name] == nil {
+		return "", nil, fmt.Errorf("nobody asked for the keys of %s", name)
+	}
+	if err := r.VerifyJSON(ctx, notary, raw); err != nil {
+		return "", nil, err
+	}
+	keys, err := r.take(ctx, name, raw)
+	return name, keys, err
 }
 
 // VerifyJSON checks that the server has signed the object with a key that is in
@@ -340,12 +377,11 @@ func (r *KeyRing) verify(ctx context.Context, name spec.ServerName, ids []spec.K
 	if len(ids) == 0 {
 		return fmt.Errorf("no signature of %s", name)
 	}
-	if _, known := r.keysOf(name); !known {
-		if err := r.load(ctx, []spec.ServerName{name}); err != nil {
-			return fmt.Errorf("%w: %w", server.ErrKeyUnavailable, err)
-		}
+	set := make(keySet)
+	if err := r.addKnown(ctx, set, []spec.ServerName{name}); err != nil {
+		return fmt.Errorf("%w: %w", server.ErrKeyUnavailable, err)
 	}
-	found, err := r.judge(name, ids, use, check)
+	found, err := judge(set[name], ids, use, check)
 	if found {
 		return err
 	}
@@ -353,17 +389,16 @@ func (r *KeyRing) verify(ctx context.Context, name spec.ServerName, ids []spec.K
 	for _, id := range ids {
 		want.add(name, id, use)
 	}
-	failed := r.obtain(ctx, want)
-	if found, err = r.judge(name, ids, use, check); found {
+	failed := r.obtain(ctx, set, want)
+	if found, err = judge(set[name], ids, use, check); found {
 		return err
 	}
 	return lackingKey(name, ids, failed[name])
 }
 
-// judge applies check with the keys in memory; found is false if none may be
-// used.
-func (r *KeyRing) judge(name spec.ServerName, ids []spec.KeyID, use keyUse, check func(spec.KeyID, storage.ServerKey) error) (found bool, err error) {
-	keys, _ := r.keysOf(name)
+// judge applies check with those of the keys that may be used; found is false if
+// none may.
+func judge(keys serverKeys, ids []spec.KeyID, use keyUse, check func(spec.KeyID, storage.ServerKey) error) (found bool, err error) {
 	for _, id := range ids {
 		k, ok := keys[id]
 		if !ok || !use.permits(k) {
@@ -390,7 +425,8 @@ func lackingKey(name spec.ServerName, ids []spec.KeyID, failed error) error {
 // Spec: server-server-api#validating-hashes-and-signatures-on-received-events
 func (r *KeyRing) VerifyEvents(ctx context.Context, events []*spec.Event) []error {
 	verdicts := make([]error, len(events))
-	if err := r.load(ctx, r.unloaded(events)); err != nil {
+	set := make(keySet)
+	if err := r.addKnown(ctx, set, signers(events)); err != nil {
 		for i := range verdicts {
 			verdicts[i] = fmt.Errorf("%w: %w", server.ErrKeyUnavailable, err)
 		}
@@ -400,23 +436,24 @@ func (r *KeyRing) VerifyEvents(ctx context.Context, events []*spec.Event) []erro
 	for i := range all {
 		all[i] = i
 	}
-	lacking := r.judgeEvents(events, all, verdicts)
+	lacking := set.judgeEvents(events, all, verdicts)
 	if len(lacking) == 0 {
 		return verdicts
 	}
 	want := make(wanted)
 	for _, i := range lacking {
 		for _, name := range events[i].RequiredSigners() {
+			if found, _ := set.judgeEvent(events[i], name); found {
+				continue
+			}
 			for _, id := range events[i].SignatureKeyIDs(name) {
-				if found, _ := r.judgeEvent(events[i], name); !found {
-					want.add(name, id, eventUse(events[i]))
-				}
+				want.add(name, id, eventUse(events[i]))
 			}
 		}
 	}
-	failed := r.obtain(ctx, want)
-	for _, i := range r.judgeEvents(events, lacking, verdicts) {
-		verdicts[i] = r.lackingEventKey(events[i], failed)
+	failed := r.obtain(ctx, set, want)
+	for _, i := range set.judgeEvents(events, lacking, verdicts) {
+		verdicts[i] = set.lackingEventKey(events[i], failed)
 	}
 	return verdicts
 }
@@ -425,17 +462,13 @@ func eventUse(e *spec.Event) keyUse {
 	return keyUse{at: e.OriginServerTS, strict: e.Rules.KeyValidity}
 }
 
-// unloaded lists the signers whose keys the store was not asked for.
-func (r *KeyRing) unloaded(events []*spec.Event) []spec.ServerName {
+// signers lists the servers that must have signed some of the events, each once.
+func signers(events []*spec.Event) (out []spec.ServerName) {
 	seen := make(map[spec.ServerName]bool)
-	var out []spec.ServerName
 	for _, e := range events {
 		for _, name := range e.RequiredSigners() {
-			if seen[name] {
-				continue
-			}
-			seen[name] = true
-			if _, known := r.keysOf(name); !known {
+			if !seen[name] {
+				seen[name] = true
 				out = append(out, name)
 			}
 		}
@@ -445,7 +478,7 @@ func (r *KeyRing) unloaded(events []*spec.Event) []spec.ServerName {
 
 // judgeEvents sets the verdicts of the events with the given indices, on all
 // processors, and returns the indices of those that lack keys.
-func (r *KeyRing) judgeEvents(events []*spec.Event, which []int, verdicts []error) (lacking []int) {
+func (set keySet) judgeEvents(events []*spec.Event, which []int, verdicts []error) (lacking []int) {
 	missing := make([]bool, len(which))
 	workers := min(runtime.GOMAXPROCS(0), len(which))
 	var wg sync.WaitGroup
@@ -454,7 +487,7 @@ func (r *KeyRing) judgeEvents(events []*spec.Event, which []int, verdicts []erro
 			for n := w; n < len(which); n += workers {
 				e := events[which[n]]
 				for _, name := range e.RequiredSigners() {
-					found, err := r.judgeEvent(e, name)
+					found, err := set.judgeEvent(e, name)
 					if !found && err == nil {
 						missing[n] = true
 						continue
@@ -478,12 +511,12 @@ func (r *KeyRing) judgeEvents(events []*spec.Event, which []int, verdicts []erro
 
 // judgeEvent checks the signatures of one server; found is false without an
 // error if no key for them may be used.
-func (r *KeyRing) judgeEvent(e *spec.Event, name spec.ServerName) (found bool, err error) {
+func (set keySet) judgeEvent(e *spec.Event, name spec.ServerName) (found bool, err error) {
 	ids := e.SignatureKeyIDs(name)
 	if len(ids) == 0 {
 		return false, fmt.Errorf("event %s has no signature of %s", e.ID, name)
 	}
-	found, err = r.judge(name, ids, eventUse(e), func(id spec.KeyID, k storage.ServerKey) error {
+	found, err = judge(set[name], ids, eventUse(e), func(id spec.KeyID, k storage.ServerKey) error {
 		return e.VerifySignature(name, id, k.Public)
 	})
 	if err != nil {
@@ -493,11 +526,11 @@ func (r *KeyRing) judgeEvent(e *spec.Event, name spec.ServerName) (found bool, e
 }
 
 // lackingEventKey explains which signer's key is lacking.
-func (r *KeyRing) lackingEventKey(e *spec.Event, failed map[spec.ServerName]error) error {
+func (set keySet) lackingEventKey(e *spec.Event, failed map[spec.ServerName]error) error {
 	for _, name := range e.RequiredSigners() {
-		if found, err := r.judgeEvent(e, name); !found && err == nil {
+		if found, err := set.judgeEvent(e, name); !found && err == nil {
 			return fmt.Errorf("event %s: %w", e.ID, lackingKey(name, e.SignatureKeyIDs(name), failed[name]))
 		}
 	}
-	return nil // its keys have come in the meantime, and they are good
+	return fmt.Errorf("event %s: %w", e.ID, server.ErrKeyUnavailable) // not reached
 }

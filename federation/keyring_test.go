@@ -208,6 +208,29 @@ func TestVerifyManyEvents(t *testing.T) {
 	}
 }
 
+func TestSmallKeyCache(t *testing.T) {
+	r := newTestRing(t)
+	r.known = newTimedCache[spec.ServerName, serverKeys](2)
+	r.attempts = newTimedCache[spec.ServerName, keyAttempt](2)
+	k := testKey("ed25519:k1")
+	var events []*spec.Event
+	for i := range 20 {
+		name := spec.ServerName(fmt.Sprintf("s%d.example", i))
+		r.answers[name] = signedKeys(t, name, r.clock.now().Add(time.Hour), nil, k)
+		events = append(events, event(t, "10", r.clock.now(), name, k))
+	}
+	for range 2 { // from the servers, then from the store
+		for i, err := range r.VerifyEvents(t.Context(), events) {
+			if err != nil {
+				t.Errorf("event %d: %v", i, err)
+			}
+		}
+	}
+	if len(r.asked) != 20 || r.asked["s0.example"] != 1 {
+		t.Errorf("asked %v", r.asked)
+	}
+}
+
 func TestUnsignedEvent(t *testing.T) {
 	r := newTestRing(t)
 	e := event(t, "10", r.clock.now(), "b.example", testKey("ed25519:k1"))

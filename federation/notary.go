@@ -103,24 +103,26 @@ func (n *Notary) objects(ctx context.Context, name spec.ServerName, ids map[spec
 		object, err := n.own.Object()
 		return []jsontext.Value{object}, err
 	}
-	if n.stale(name, ids) {
-		if err := n.ring.load(ctx, []spec.ServerName{name}); err != nil {
-			return nil, err
-		}
-		if n.stale(name, ids) {
-			// Whether or not this succeeds, what is known is given.
-			_ = n.ring.refresh(ctx, name)
+	keys, err := n.stored(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if n.stale(keys, ids) {
+		// If this does not succeed, what is known is given.
+		if _, err := n.ring.refresh(ctx, name); err == nil {
+			if keys, err = n.stored(ctx, name); err != nil {
+				return nil, err
+			}
 		}
 	}
-	keys, _ := n.ring.keysOf(name)
-	newest := make(map[string]int64) // by object
+	objects := make(map[string]bool) // objects
 	for id, k := range keys {
 		if wantsKey(ids, id) {
-			newest[string(k.Answer)] = k.Fetched
+			objects[string(k.Answer)] = true
 		}
 	}
-	out := make([]jsontext.Value, 0, len(newest))
-	for object := range newest {
+	out := make([]jsontext.Value, 0, len(objects))
+	for object := range objects {
 		signed, err := spec.SignJSON([]byte(object), string(n.name), n.own.keys.Active)
 		if err != nil {
 			return nil, fmt.Errorf("stored keys of %s: %w", name, err)
@@ -129,6 +131,16 @@ func (n *Notary) objects(ctx context.Context, name spec.ServerName, ids map[spec
 	}
 	slices.SortFunc(out, func(a, b jsontext.Value) int { return strings.Compare(string(a), string(b)) })
 	return out, nil
+}
+
+// stored reads the keys from the store, which has the objects.
+func (n *Notary) stored(ctx context.Context, name spec.ServerName) (serverKeys, error) {
+	list, err := n.ring.store.ServerKeys(ctx, []spec.ServerName{name})
+	keys := make(serverKeys, len(list))
+	for _, k := range list {
+		keys[k.ID] = k
+	}
+	return keys, err
 }
 
 func wantsKey(ids map[spec.KeyID]int64, id spec.KeyID) bool {
@@ -141,8 +153,7 @@ func wantsKey(ids map[spec.KeyID]int64, id spec.KeyID) bool {
 
 // stale tells whether the server has to be asked: a wanted key is not known, or
 // is in use but not known to be valid for long enough.
-func (n *Notary) stale(name spec.ServerName, ids map[spec.KeyID]int64) bool {
-	keys, _ := n.ring.keysOf(name)
+func (n *Notary) stale(keys serverKeys, ids map[spec.KeyID]int64) bool {
 	short := func(k storage.ServerKey, until int64) bool {
 		if until == 0 {
 			until = n.ring.now().UnixMilli()
