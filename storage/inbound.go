@@ -21,8 +21,12 @@ var (
 	deleteLedger      = query(`DELETE FROM ledger WHERE room_nid = $1 AND event_id = $2`)
 	pruneLedger       = query(`DELETE FROM ledger WHERE received_ts < $1`)
 
-	insertInboundTxn = query(`INSERT INTO inbound_txns (origin, txn_id, answer, received_ts) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (origin, txn_id) DO NOTHING`)
+	insertInboundTxns = newBulk(bulk{
+		name: "insert inbound transactions", rank: rankFamily + 7,
+		head:  `INSERT INTO inbound_txns (origin, txn_id, answer, received_ts) VALUES `,
+		types: types("text text bytea bigint"),
+		tail:  `ON CONFLICT (origin, txn_id) DO NOTHING`,
+	})
 	selectInboundTxn = query(`SELECT answer FROM inbound_txns WHERE origin = $1 AND txn_id = $2`)
 	pruneInboundTxns = query(`DELETE FROM inbound_txns WHERE received_ts < $1`)
 
@@ -86,11 +90,22 @@ func (tx *Tx) PruneLedger(before int64) error {
 	return err
 }
 
-// AddInboundTxn keeps what a transaction of another server was answered.
-func (tx *Tx) AddInboundTxn(origin spec.ServerName, txnID string, answer []byte, now int64) error {
-	_, err := tx.exec(insertInboundTxn, string(origin), txnID, answer, now)
-	return err
+// InboundTxnRow is what a transaction of another server was answered. It is a
+// Row; the first answer to a transaction stays.
+type InboundTxnRow struct {
+	Origin     spec.ServerName
+	TxnID      string
+	Answer     []byte
+	ReceivedTS int64 // ms
 }
+
+func (r *InboundTxnRow) statement() *bulk { return insertInboundTxns }
+
+func (r *InboundTxnRow) appendArgs(dst []any, _ positions) []any {
+	return append(dst, string(r.Origin), r.TxnID, r.Answer, r.ReceivedTS)
+}
+
+func (r *InboundTxnRow) size() int { return len(r.TxnID) + len(r.Answer) + 64 }
 
 // InboundTxn returns what a transaction was answered; ErrNotFound for a new one.
 func (tx *Tx) InboundTxn(origin spec.ServerName, txnID string) ([]byte, error) {
