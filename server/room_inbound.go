@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -224,7 +225,12 @@ func (rs *Rooms) fetchFrom(ctx context.Context, from spec.ServerName, r *room, f
 	case roomcore.FetchEvents:
 		raw, err = rs.fetchEvents(ctx, from, r, f, want)
 	}
-	return roomcore.Answer{Events: rs.verified(ctx, r.rules, raw)}, err
+	events := rs.verified(ctx, r.rules, raw)
+	if f.Kind == roomcore.FetchMissing {
+		// New to the room, unlike state and auth chains: the limits hold.
+		events = slices.DeleteFunc(events, func(ev *spec.Event) bool { return ev.CheckReferences() != nil })
+	}
+	return roomcore.Answer{Events: events}, err
 }
 
 // fetchEvents gets single events, or the whole state when that is less work.
@@ -263,73 +269,8 @@ func (rs *Rooms) verified(ctx context.Context, rules *spec.Rules, raw [][]byte) 
 	return good
 }
 
-// Received is what became of a PDU from another server.
-type Received struct {
-	Verdict roomcore.Verdict
-	// Waiting: no verdict yet; the PDU is kept durably and tried again.
-	Waiting bool
-}
-
-// ErrRoomBusy tells that a room has too many events waiting to take another.
-var ErrRoomBusy = errors.New("too many events of the room are waiting")
-
-// ReceivePDU takes an event from another server: it parses it, verifies its
-// signatures, runs the checks on receipt, and returns the verdict once it is
-// durable. When ancestors have to be fetched it waits at most until ctx ends and
-// then keeps the event in the ledger. An error says that the event was dropped:
-// of bad format or signature, of an unknown room (storage.ErrNotFound), or for
-// want of space (ErrRoomBusy).
-// Spec: server-server-api#checks-performed-on-receipt-of-a-pdu.
-func (rs *Rooms) ReceivePDU(ctx context.Context, origin spec.ServerName, id spec.RoomID, raw []byte) (Received, error) {
-	r, err := rs.room(ctx, id)
-	if err != nil {
-		return Received{}, err
-	}
-	ev, err := spec.ParseEvent(r.rules, raw)
-	if err != nil {
-		return Received{}, err
-	}
-	if err := rs.remote.VerifyEvents(ctx, []*spec.Event{ev})[0]; err != nil {
-		if errors.Is(err, ErrKeyUnavailable) {
-			return rs.keep(ctx, r, origin, ev)
-		}
-		return Received{}, err
-	}
-	return rs.receiveVerified(ctx, roomcore.PDU{Event: ev, Origin: origin})
-}
-
-func (rs *Rooms) receiveVerified(ctx context.Context, pdu roomcore.PDU) (Received, error) {
-	for range loadAttempts {
-		r, err := rs.room(ctx, pdu.Event.Room)
-		if err != nil {
-			return Received{}, err
-		}
-		ch, err := r.receive(pdu)
-		if errors.Is(err, errStaleRoom) {
-			continue
-		}
-		if err != nil {
-			return Received{}, err
-		}
-		if ch == nil {
-			return Received{}, ErrRoomBusy
-		}
-		select {
-		case v, ok := <-ch:
-			if !ok {
-				continue
-			}
-			return Received{Verdict: v}, nil
-		case <-ctx.Done():
-			r.forget(pdu.Event.ID, ch)
-			return rs.keep(context.WithoutCancel(ctx), r, pdu.Origin, pdu.Event)
-		}
-	}
-	return Received{}, errStaleRoom
-}
-
 // keep puts an event into the ledger, where it survives a restart.
-func (rs *Rooms) keep(ctx context.Context, r *room, origin spec.ServerName, ev *spec.Event) (Received, error) {
+func (rs *Rooms) keep(ctx context.Context, r *room, origin spec.ServerName, ev *spec.Event) error {
 	r.ledger.mu.Lock()
 	if r.ledger.kept == nil {
 		r.ledger.kept = map[spec.EventID]bool{}
@@ -340,14 +281,13 @@ func (rs *Rooms) keep(ctx context.Context, r *room, origin spec.ServerName, ev *
 	}
 	r.ledger.mu.Unlock()
 	if full {
-		return Received{}, ErrRoomBusy
+		return ErrRoomBusy
 	}
-	err := rs.db.Write(ctx, func(tx *storage.Tx) error {
+	return rs.db.Write(ctx, func(tx *storage.Tx) error {
 		return tx.AddLedger(storage.LedgerRow{
 			RoomNID: r.nid, Event: ev.ID, Origin: origin, JSON: ev.AppendFederation(nil, 0), ReceivedTS: rs.ms(),
 		})
 	})
-	return Received{Waiting: true}, err
 }
 
 // ledger remembers which PDUs of a room lie in the database's ledger.

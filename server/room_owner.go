@@ -27,6 +27,7 @@ type room struct {
 	view atomic.Pointer[roomcore.View]
 
 	ledger ledger
+	acl    atomic.Pointer[aclAt] // of the last view asked about
 
 	mu         sync.Mutex // guards all below
 	core       *roomcore.Core

@@ -241,13 +241,17 @@ func (s *roomStore) RedactionsOf(id spec.EventID) ([]int64, error) {
 	return nids, err
 }
 
-// loadConfig reads what a room's core starts from.
+// loadConfig reads what a room's core starts from; storage.ErrNotFound for a room
+// that no user of this server was ever in.
 func (rs *Rooms) loadConfig(ctx context.Context, id spec.RoomID) (roomcore.Config, error) {
 	cfg := roomcore.Config{Room: id, Server: rs.name, Key: rs.key}
 	err := rs.db.Read(ctx, func(tx *storage.Tx) error {
 		row, err := tx.RoomByID(id)
 		if err != nil {
 			return err
+		}
+		if row.Flags&storage.RoomOutside != 0 {
+			return storage.ErrNotFound // an invite is no room
 		}
 		rules, ok := spec.RulesOf(row.RoomVersion)
 		if !ok {

@@ -82,10 +82,7 @@ func (rs *Rooms) joinHere(ctx context.Context, id spec.RoomID, j localJoin) (boo
 		if err != nil || now == "join" && !again {
 			return 0, err
 		}
-		content, possible, err := content, true, error(nil)
-		if now != "join" {
-			content, possible, err = c.AuthoriseJoin(user, content, rs.isJoined)
-		}
+		content, possible, err := c.AuthoriseJoin(user, content, rs.memberOf)
 		if err != nil {
 			return 0, err
 		}
@@ -104,10 +101,36 @@ func (rs *Rooms) joinHere(ctx context.Context, id spec.RoomID, j localJoin) (boo
 	return here, err
 }
 
-// isJoined reports whether the user is in the room, as far as this server knows.
-func (rs *Rooms) isJoined(id spec.RoomID, user spec.UserID) bool {
-	row, err := rs.membership(context.Background(), id, user)
-	return err == nil && row.Membership == "join"
+// memberOf tells whether a user is in a room, as far as this server knows.
+func (rs *Rooms) memberOf(id spec.RoomID, user spec.UserID) roomcore.Membership {
+	known := rs.local(user)
+	joined := false
+	err := rs.db.Read(context.Background(), func(tx *storage.Tx) error {
+		room, err := tx.RoomByID(id)
+		if err != nil {
+			return err
+		}
+		if !known {
+			servers, err := tx.RoomServers(room.NID)
+			if err != nil {
+				return err
+			}
+			known = slices.Contains(servers, rs.name)
+		}
+		row, err := tx.Membership(room.NID, user)
+		joined = row.Membership == "join"
+		return err
+	})
+	switch {
+	case err != nil && !errors.Is(err, storage.ErrNotFound):
+		rs.log.Warn("membership of another room could not be read", "room", id, "user", user, "cause", err)
+		return roomcore.MemberUnknown
+	case known && joined:
+		return roomcore.MemberJoined
+	case known:
+		return roomcore.MemberNot
+	}
+	return roomcore.MemberUnknown
 }
 
 // remoteJoin is a join through other servers.

@@ -5,9 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
-	"atoll/server/roomcore"
 	"atoll/spec"
 	"atoll/storage"
 )
@@ -23,6 +23,7 @@ type Invitation struct {
 	Origin  spec.ServerName
 	Version spec.RoomVersion
 	Room    spec.RoomID
+	EventID spec.EventID
 	Event   []byte   // as received
 	State   [][]byte // stripped or full events by which the user recognises the room
 }
@@ -39,14 +40,14 @@ func (rs *Rooms) ReceiveInvite(ctx context.Context, in Invitation) (*spec.Event,
 	if err != nil {
 		return nil, err
 	}
-	inside, err := rs.inRoom(ctx, in.Room)
-	if err != nil {
-		return nil, err
-	}
-	if inside {
+	err = rs.ServerAllowed(ctx, in.Origin, in.Room)
+	switch spec.CodeOf(err) {
+	case "":
 		return signed, nil // it comes with the room's events
+	case spec.CodeNotFound:
+		return signed, rs.keepInvite(ctx, signed, user, stripped(in.State))
 	}
-	return signed, rs.keepInvite(ctx, signed, user, stripped(in.State))
+	return nil, err
 }
 
 func (rs *Rooms) checkInvite(ctx context.Context, in Invitation) (*spec.Event, spec.UserID, error) {
@@ -59,33 +60,72 @@ func (rs *Rooms) checkInvite(ctx context.Context, in Invitation) (*spec.Event, s
 	if err != nil {
 		return nil, "", spec.Errorf(spec.CodeBadJSON, err, "not a valid event of room version %s", in.Version)
 	}
-	if ev.Room != in.Room || ev.Type != spec.TypeMember || ev.State == nil || ev.Membership() != "invite" {
-		return nil, "", spec.Errorf(spec.CodeInvalidParam, nil, "the event is not an invite to the room")
+	if ev.Room != in.Room || ev.ID != in.EventID || ev.Type != spec.TypeMember || ev.State == nil || ev.Membership() != "invite" {
+		return nil, "", spec.Errorf(spec.CodeInvalidParam, nil, "the event is not the invite to the room that the request names")
 	}
 	user, err := spec.ParseUserID(*ev.State)
 	if err != nil || !rs.local(user) {
 		return nil, "", spec.Errorf(spec.CodeInvalidParam, err, "the invited user is not of this server")
 	}
 	if ev.Sender.Server() != in.Origin {
-		return nil, "", spec.Errorf(spec.CodeForbidden, nil, "the inviter is not of your server")
+		return nil, "", spec.Errorf(spec.CodeInvalidParam, nil, "the inviter is not of your server")
 	}
 	if err := rs.remote.VerifyEvents(ctx, []*spec.Event{ev})[0]; err != nil {
-		return nil, "", spec.Errorf(spec.CodeForbidden, err, "the invite is not signed by the inviter's server")
+		return nil, "", spec.Errorf(spec.CodeInvalidParam, err, "the invite is not signed by the inviter's server")
+	}
+	if err := rs.checkInviteState(ctx, ev, in.State); err != nil {
+		return nil, "", err
+	}
+	if err := rs.checkSameVersion(ctx, ev); err != nil {
+		return nil, "", err
 	}
 	return ev, user, rs.accounts.mustExist(ctx, user)
 }
 
-// inRoom reports whether a user of this server is joined.
-func (rs *Rooms) inRoom(ctx context.Context, id spec.RoomID) (bool, error) {
-	joined := false
-	err := rs.look(ctx, id, func(c *roomcore.Core) error {
-		joined = c.ServerJoined(rs.name)
+// checkInviteState holds the state that comes with an invite to what the
+// specification asks of new room versions.
+// v3–v11: servers in use send stripped events, which are let pass.
+// v12: full events of the room, signed, the create event among them.
+// Spec: server-server-api#put_matrixfederationv2inviteroomideventid
+func (rs *Rooms) checkInviteState(ctx context.Context, invite *spec.Event, state [][]byte) error {
+	if !invite.Rules.RoomIDIsCreateHash {
 		return nil
-	})
-	if errors.Is(err, storage.ErrNotFound) {
-		return false, nil
 	}
-	return joined, err
+	events := make([]*spec.Event, 0, len(state))
+	create := false
+	for _, raw := range state {
+		ev, err := spec.ParseEvent(invite.Rules, raw)
+		if err != nil {
+			return spec.Errorf(spec.CodeInvalidParam, err, "the room state of the invite has an entry that is no event of the room's version")
+		}
+		if ev.Room != invite.Room {
+			return spec.Errorf(spec.CodeInvalidParam, nil, "the room state of the invite has an event of another room")
+		}
+		create = create || ev.StateKeyIs(spec.TypeCreate, "")
+		events = append(events, ev)
+	}
+	if !create {
+		return spec.Errorf(spec.CodeMissingParam, nil, "the room state of the invite lacks the create event")
+	}
+	for _, err := range rs.remote.VerifyEvents(ctx, events) {
+		if err != nil {
+			return spec.Errorf(spec.CodeInvalidParam, err, "the room state of the invite has an event of bad signature")
+		}
+	}
+	return nil
+}
+
+// checkSameVersion refuses an event that says that a room which this server
+// holds has another version than it has.
+func (rs *Rooms) checkSameVersion(ctx context.Context, ev *spec.Event) error {
+	row, err := rs.roomRow(ctx, ev.Room)
+	if errors.Is(err, storage.ErrNotFound) || err == nil && (row.Flags&storage.RoomOutside != 0 || row.RoomVersion == ev.Rules.Version) {
+		return nil
+	}
+	if err == nil {
+		err = spec.Errorf(spec.CodeInvalidParam, nil, "the room is of version %s", row.RoomVersion)
+	}
+	return err
 }
 
 // stripped makes the stripped state that clients get with an invite. What cannot
@@ -262,4 +302,65 @@ func leaveContent(reason string) []byte {
 		panic(err) // a map of strings
 	}
 	return content
+}
+
+// receiveOutside takes an event about a room that this server is not in. The
+// only ones that matter are those that end the invite or the knock of a local
+// user. They cannot be checked against the room's state, so the event must come
+// from the server that invited, or cite the invite or knock itself, which nobody
+// outside of the room can. All other events are refused.
+// Spec: server-server-api#leaving-rooms-rejecting-invites
+func (rs *Rooms) receiveOutside(ctx context.Context, origin spec.ServerName, id spec.RoomID, raw []byte) (*spec.Event, error) {
+	room, err := rs.roomRow(ctx, id)
+	if err != nil {
+		return nil, noRoom(err)
+	}
+	rules, ok := spec.RulesOf(room.RoomVersion)
+	if !ok {
+		return nil, errNoRoom(nil)
+	}
+	ev, err := spec.ParseEvent(rules, raw)
+	if err != nil {
+		return nil, err
+	}
+	now := ev.Membership()
+	if ev.Room != id || ev.Type != spec.TypeMember || ev.State == nil || now != "leave" && now != "ban" {
+		return ev, errNoRoom(nil)
+	}
+	user, err := spec.ParseUserID(*ev.State)
+	if err != nil || !rs.local(user) {
+		return ev, errNoRoom(err)
+	}
+	row, err := rs.membership(ctx, id, user)
+	if err != nil {
+		return ev, noRoom(err)
+	}
+	if !row.Outside || row.Membership != "invite" && row.Membership != "knock" {
+		return ev, errNoRoom(nil)
+	}
+	var pending storage.EventRow
+	err = rs.db.Read(ctx, func(tx *storage.Tx) (err error) {
+		pending, err = eventByNID(tx, row.EventNID)
+		return err
+	})
+	if err != nil {
+		return ev, noRoom(err)
+	}
+	cites := slices.Contains(ev.Auth, pending.Event.ID)
+	if !cites && (row.Membership == "knock" || ev.Sender.Server() != pending.Event.Sender.Server()) {
+		return ev, spec.Errorf(spec.CodeForbidden, nil, "the event does not belong to what is known of the room")
+	}
+	if err := rs.checkSigned(ctx, ev); err != nil {
+		return ev, err
+	}
+	rs.log.Debug("an invite was taken back", "room", id, "user", user, "origin", origin)
+	return ev, rs.writeOutside(ctx, ev, storage.MembershipRow{User: user, Membership: now, Outside: true})
+}
+
+// noRoom is errNoRoom for what could not be found.
+func noRoom(err error) error {
+	if errors.Is(err, storage.ErrNotFound) {
+		return errNoRoom(err)
+	}
+	return err
 }

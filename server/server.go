@@ -43,6 +43,8 @@ type Server struct {
 	Rooms       *Rooms
 	Aliases     *Aliases
 	Sync        *Sync
+	// Transactions takes in what other servers send.
+	Transactions *Transactions
 
 	// loops are the long-running functions of the parts. Each returns nil soon
 	// after its context has ended; an error ends the server.
@@ -79,7 +81,8 @@ func New(o Options) (*Server, error) {
 	s.Filters = newFilters(b)
 	s.Aliases = s.Rooms.aliases
 	s.Sync = newSync(b, s.Rooms)
-	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Rooms.run, s.Sync.follow)
+	s.Transactions = newTransactions(b, s.Rooms, map[string]edu{})
+	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Rooms.run, s.Sync.follow, s.Transactions.prune)
 	return s, nil
 }
 

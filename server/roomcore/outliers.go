@@ -61,8 +61,13 @@ func compareIDs(a, b spec.EventID) int {
 
 // lacksAuth lists the distinct auth events that the room does not know.
 func (c *Core) lacksAuth(ev *spec.Event) ([]spec.EventID, error) {
+	needs := ev.Auth
+	if c.cfg.Rules.RoomIDIsCreateHash && !ev.StateKeyIs(spec.TypeCreate, "") {
+		// The create event is not listed, but needed. Spec: rooms/v12#event-format
+		needs = append(slices.Clip(needs), c.cfg.Room.CreateEvent())
+	}
 	var ids []spec.EventID
-	for _, id := range ev.Auth {
+	for _, id := range needs {
 		row, err := c.Event(id)
 		if err != nil {
 			return nil, err

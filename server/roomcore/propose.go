@@ -219,22 +219,26 @@ func (c *Core) Allowed(ev *spec.Event) error {
 	return spec.Authorize(ev, c.stateReader(c.head.Root))
 }
 
-// AuthoriseJoin completes the content of a local user's join for rooms that are
-// restricted to members of other rooms: it names a local user who may let people
-// in, when the user meets a condition. joined answers for other rooms. It
-// reports false when the join needs another server, because nobody here may let
-// people in. Spec: client-server-api#restricted-rooms.
-func (c *Core) AuthoriseJoin(user spec.UserID, content []byte, joined func(spec.RoomID, spec.UserID) bool) ([]byte, bool, error) {
-	rule, allow, err := c.joinRule()
-	if err != nil || rule != "restricted" && rule != "knock_restricted" {
+// Membership is what is known of a user in another room.
+type Membership uint8
+
+const (
+	MemberUnknown Membership = iota // this server is not in that room
+	MemberNot                       // surely not joined
+	MemberJoined
+)
+
+// AuthoriseJoin completes the content of a join for rooms that are restricted to
+// members of other rooms: it names a local user who may let people in, when the
+// joining user meets a condition. member answers for other rooms. It reports
+// false when the join needs another server, because nobody here may let people
+// in. The errors are M_FORBIDDEN for a user who meets no condition, and
+// M_UNABLE_TO_AUTHORISE_JOIN where this server cannot know.
+// Spec: server-server-api#restricted-rooms.
+func (c *Core) AuthoriseJoin(user spec.UserID, content []byte, member func(spec.RoomID, spec.UserID) Membership) ([]byte, bool, error) {
+	restricted, err := c.MeetsConditions(user, member)
+	if err != nil || !restricted {
 		return content, true, err
-	}
-	now, err := c.MemberAt(c.head.Root, user)
-	if err != nil || now == "invite" || now == "ban" {
-		return content, true, err // an invite suffices, a ban is refused anyway
-	}
-	if !slices.ContainsFunc(allow, func(room spec.RoomID) bool { return joined(room, user) }) {
-		return nil, false, spec.Errorf(spec.CodeForbidden, nil, "you are in none of the rooms whose members may join")
 	}
 	via, err := c.localInviter()
 	if err != nil || via == "" {
@@ -247,6 +251,34 @@ func (c *Core) AuthoriseJoin(user spec.UserID, content []byte, joined func(spec.
 	fields["join_authorised_via_users_server"] = via
 	content, err = json.Marshal(fields)
 	return content, true, err
+}
+
+// MeetsConditions checks the conditions of a restricted room. It reports false
+// where they do not apply to the user: in rooms that are not restricted, and for
+// users who are joined or invited, or banned and so refused anyway. The errors
+// are those of AuthoriseJoin.
+func (c *Core) MeetsConditions(user spec.UserID, member func(spec.RoomID, spec.UserID) Membership) (restricted bool, err error) {
+	rule, allow, err := c.joinRule()
+	if err != nil || rule != "restricted" && rule != "knock_restricted" {
+		return false, err
+	}
+	now, err := c.MemberAt(c.head.Root, user)
+	if err != nil || now == "join" || now == "invite" || now == "ban" {
+		return false, err
+	}
+	unknown := false
+	for _, room := range allow {
+		switch member(room, user) {
+		case MemberJoined:
+			return true, nil
+		case MemberUnknown:
+			unknown = true
+		}
+	}
+	if unknown {
+		return true, spec.Errorf(spec.CodeUnableToAuthoriseJoin, nil, "this server is not in the rooms whose members may join")
+	}
+	return true, spec.Errorf(spec.CodeForbidden, nil, "you are in none of the rooms whose members may join")
 }
 
 // joinRule returns the join rule of the head, and the rooms whose members a
