@@ -198,7 +198,7 @@ func noEvent(err error) error {
 
 // Bounds of what one request for history gets.
 const (
-	backfillMost      = 100
+	backfillMost       = 100
 	missingLimitMost   = 20
 	missingLimitPreset = 10
 	historyFromMost    = 100 // events to begin with
