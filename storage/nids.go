@@ -121,6 +121,10 @@ func (db *DB) NewRoomNID() int64 { return db.nids[seqRooms].take(1) }
 // holds at most.
 const keyCacheMax = 16 << 10
 
+// keyPendingMax bounds the keys that wait for their commit. Beyond it they are
+// forgotten: two ids for one key cannot both be committed.
+const keyPendingMax = 16 << 10
+
 // keyCache knows the state keys used of late, in both directions, and those
 // that got an id but are not committed yet.
 type keyCache struct {
@@ -271,6 +275,10 @@ func (db *DB) findStateKeys(ctx context.Context, out []StateKeyRow, missing []in
 		if nid, ok = c.pending[k]; !ok {
 			nid = next
 			next++
+			if len(c.pending) >= keyPendingMax {
+				clear(c.pending)
+				clear(c.inFlight)
+			}
 			c.pending[k], c.inFlight[nid] = nid, k
 		}
 		out[i].NID, out[i].New = nid, true

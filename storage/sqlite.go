@@ -25,13 +25,21 @@ const (
 	// sqliteBusy is how long a connection waits for a lock that another process
 	// holds, for example the sqlite3 shell.
 	sqliteBusy = 10 * time.Second
-	// checkpointBytes is about how much is written between two checkpoints;
-	// checkpointIdle is when a checkpoint comes although less was written.
-	checkpointBytes = 8 << 20
+	// checkpointBytes is about how many bytes of rows are written between two
+	// checkpoints; the log grows by ten times as much, as every changed page goes
+	// into it. checkpointIdle is when a checkpoint comes although less was written.
+	checkpointBytes = 4 << 20
 	checkpointIdle  = 5 * time.Second
-	// walLimit is the size of the write-ahead log, in bytes, above which a
-	// checkpoint makes writers begin it anew.
+	// walRestart is the size of the write-ahead log, in frames of 4 KiB, from
+	// which on a checkpoint makes the writer begin it anew. walRest is how many
+	// may then be left to copy while the writer is held back.
+	walRestart = 8 << 10
+	walRest    = 1 << 10
+	// walLimit is the size, in bytes, to which the log's file is cut if it ever
+	// grew beyond.
 	walLimit = 128 << 20
+	// restartWait is how long the writer may be held back for that by readers.
+	restartWait = 20 * time.Millisecond
 )
 
 // sqliteEngine is SQLite in one file: one connection that writes, a few that
@@ -51,15 +59,26 @@ type sqliteEngine struct {
 }
 
 // openSQLite opens or creates the database file, which must be on a local
-// disk.
+// disk, and starts its checkpoints.
 func openSQLite(path string, log *slog.Logger) (*sqliteEngine, error) {
+	e, check, err := newSQLite(path, log)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	e.done.Go(func() { e.checkpoints(check) })
+	return e, nil
+}
+
+// newSQLite opens the file with two connections: the writer, and the one for
+// checkpoints, which the caller has to close.
+func newSQLite(path string, log *slog.Logger) (e *sqliteEngine, check *sqliteConn, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// fdatasync does not wait for the file's time stamps; what it makes durable
 	// is the same. Not available everywhere, then fsync is used.
 	_, _ = sqlite.Fdatasync(true)
-	e := &sqliteEngine{
+	e = &sqliteEngine{
 		path:    path,
 		log:     log,
 		writer:  make(chan *sqliteConn, 1),
@@ -70,17 +89,16 @@ func openSQLite(path string, log *slog.Logger) (*sqliteEngine, error) {
 	w, err := e.connect("PRAGMA journal_mode=WAL", "PRAGMA wal_autocheckpoint=0",
 		fmt.Sprintf("PRAGMA journal_size_limit=%d", walLimit), fmt.Sprintf("PRAGMA cache_size=-%d", sqliteWriterCache))
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, nil, err
 	}
 	w.write = true
 	e.writer <- w
-	check, err := e.connect("PRAGMA wal_autocheckpoint=0", "PRAGMA cache_size=-64")
+	check, err = e.connect("PRAGMA wal_autocheckpoint=0", "PRAGMA cache_size=-64",
+		fmt.Sprintf("PRAGMA busy_timeout=%d", restartWait.Milliseconds()))
 	if err != nil {
-		w.c.Close()
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, nil, errors.Join(err, w.shut())
 	}
-	e.done.Go(func() { e.checkpoints(check) })
-	return e, nil
+	return e, check, nil
 }
 
 // connect opens one more connection and runs pragmas on it.
@@ -203,17 +221,50 @@ var (
 )
 
 // checkpoint copies what it can without making anybody wait. If the log has
-// grown large all the same, a second pass holds the writer back for the little
-// that came meanwhile and lets it begin the log anew.
+// grown large, the writer is then held back while the little that came
+// meanwhile is copied too, after which it begins the log anew. A checkpoint
+// that competes with a busy writer for its lock, as SQLite would do it, never
+// gets it.
 func (e *sqliteEngine) checkpoint(c *sqliteConn) error {
-	if err := c.pragma(checkpointPassive); err != nil {
-		return err
+	log := int64(0)
+	for range 3 {
+		frames, copied, err := c.runCheckpoint(checkpointPassive)
+		if err != nil {
+			return err
+		}
+		if log = frames; frames-copied < walRest {
+			break
+		}
 	}
-	info, err := os.Stat(e.path + "-wal")
-	if err != nil || info.Size() < walLimit {
+	if log < walRestart {
 		return nil
 	}
-	return c.pragma(checkpointRestart)
+	select {
+	case w := <-e.writer:
+		defer func() { e.writer <- w }()
+	case <-e.stop:
+		return nil
+	}
+	// Waits for readers of the log's old part for restartWait at most; if one
+	// takes longer, the next checkpoint tries again.
+	_, _, err := c.runCheckpoint(checkpointRestart)
+	return err
+}
+
+// runCheckpoint runs a checkpoint statement and returns how many frames, of a
+// page each, the log has and how many of them are copied.
+func (c *sqliteConn) runCheckpoint(s *stmt) (frames, copied int64, err error) {
+	cur, err := c.query(s, nil)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer cur.close()
+	var busy int64
+	r := rows{cols: make([]any, cur.width())}
+	if _, err = cur.next(r.cols); err == nil {
+		err = r.scan(&busy, &frames, &copied)
+	}
+	return frames, copied, err
 }
 
 // sqliteConn is one connection with its prepared statements.
@@ -303,18 +354,6 @@ func (c *sqliteConn) script(text string) error {
 	return sqliteError(err)
 }
 
-// pragma runs a statement whose result is of no interest.
-func (c *sqliteConn) pragma(s *stmt) error {
-	cur, err := c.query(s, nil)
-	if err != nil {
-		return err
-	}
-	for more := true; more && err == nil; {
-		more, err = cur.next(make([]any, cur.width()))
-	}
-	return errors.Join(err, cur.close())
-}
-
 func (c *sqliteConn) commit() error {
 	_, err := c.exec(commitTx, nil)
 	if err == nil {
@@ -337,9 +376,7 @@ func (c *sqliteConn) wrote() {
 	if !c.write {
 		return
 	}
-	// Pages are several times what the rows hold: indexes, and pages of which
-	// one row changed.
-	if c.e.written.Add(4*c.bytes) >= checkpointBytes {
+	if c.e.written.Add(c.bytes) >= checkpointBytes {
 		select {
 		case c.e.wake <- struct{}{}:
 		default:
