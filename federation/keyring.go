@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -210,13 +211,11 @@ func (r *KeyRing) obtain(ctx context.Context, set keySet, want wanted) map[spec.
 		}
 		return failed
 	}
+	names = slices.DeleteFunc(names, func(name spec.ServerName) bool { return has(set[name], want[name]) })
 	var mu sync.Mutex // guards set and failed
 	var g errgroup.Group
 	g.SetLimit(maxKeyFetches)
 	for _, name := range names {
-		if has(set[name], want[name]) {
-			continue
-		}
 		g.Go(func() error {
 			keys, err := r.refresh(ctx, name)
 			mu.Lock()

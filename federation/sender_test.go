@@ -432,9 +432,9 @@ func TestSenderRetries(t *testing.T) {
 			t.Errorf("one server holds all back: %d", l.pos)
 		}
 		// 13-038: a server that is heard from is tried at once.
+		before := len(p.to("a.example"))
 		p.set(nil)
 		time.Sleep(time.Minute)
-		before := len(p.to("a.example"))
 		s.Heard("a.example")
 		s.Heard("stranger.example")
 		synctest.Wait()
