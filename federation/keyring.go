@@ -220,11 +220,11 @@ func (r *KeyRing) obtain(ctx context.Context, set keySet, want wanted) map[spec.
 			keys, err := r.refresh(ctx, name)
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
+			if err != nil && !has(keys, want[name]) {
 				failed[name] = err
-			} else {
-				set[name] = keys
+				return nil
 			}
+			set[name] = keys
 			return nil
 		})
 	}
@@ -248,19 +248,28 @@ func has(keys serverKeys, uses map[spec.KeyID]keyUse) bool {
 var errAskedRecently = errors.New("its keys were fetched a moment ago")
 
 // refresh asks the server for its keys, together with all others who want that
-// now, unless it was asked too recently.
+// now, unless it was asked too recently. With an error come the keys that are
+// known without asking; somebody else may just have fetched them.
 func (r *KeyRing) refresh(ctx context.Context, name spec.ServerName) (serverKeys, error) {
-	if last, fresh := r.attempts.get(name, r.now()); fresh {
-		if last.err != nil {
-			return nil, last.err
-		}
-		return nil, errAskedRecently
-	}
 	type outcome struct {
 		keys serverKeys
 		err  error
 	}
+	recent := func() (outcome, bool) {
+		last, fresh := r.attempts.get(name, r.now())
+		if last.err == nil {
+			last.err = errAskedRecently
+		}
+		keys, _ := r.keysOf(name)
+		return outcome{keys, last.err}, fresh
+	}
+	if o, ok := recent(); ok {
+		return o.keys, o.err
+	}
 	done, err := shared(ctx, &r.inFlight, "keys of "+string(name), func(ctx context.Context) outcome {
+		if o, ok := recent(); ok {
+			return o
+		}
 		keys, err := r.fetchNow(ctx, name)
 		return outcome{keys, err}
 	})
