@@ -589,3 +589,15 @@ func (s *commitStats) count(units, entries int) {
 	s.units.Add(int64(units))
 	s.entries.Add(int64(entries))
 }
+
+// Stats counts what the writer has done since the database was opened.
+type Stats struct {
+	Groups  int64 // transactions of Commit and WriteChunk
+	Units   int64 // units that they committed
+	Entries int64 // log entries that they appended
+}
+
+// Stats returns the counters as they are now.
+func (db *DB) Stats() Stats {
+	return Stats{db.commits.groups.Load(), db.commits.units.Load(), db.commits.entries.Load()}
+}
