@@ -28,7 +28,8 @@ type reader struct {
 	joined     bool
 	joinedEver bool
 	joinedTo   storage.TimelineKey
-	leftJoined bool // what ended the last join is the membership in force
+	joinEnd    *storage.EventRow // what ended the last join
+	leftJoined bool              // and that is the membership in force
 }
 
 // rootView is what a state says to the reader.
@@ -70,7 +71,7 @@ func (r *reader) findLastJoin(member *storage.EventRow) error {
 		}
 		// What came before this membership was sent at or before the end of the
 		// last join, if the one before is that.
-		r.joinedTo = member.Key()
+		r.joinedTo, r.joinEnd = member.Key(), member
 		if member.Kind == storage.StateNone || member.Kind == storage.StateWaiting {
 			return nil // from outside: nothing is known before it
 		}
@@ -96,10 +97,7 @@ func (r *reader) view(root spec.Hash) (spec.RoomView, error) {
 			return v.RoomView, err
 		}
 		v.known = true
-		if r.views == nil {
-			r.views = map[spec.Hash]rootView{}
-		}
-		r.views[root] = v
+		r.remember(root, v.RoomView)
 	}
 	r.lastRoot, r.lastView = root, v
 	return v.RoomView, nil
@@ -123,15 +121,47 @@ func (r *reader) readView(root spec.Hash, v *spec.RoomView) error {
 	return nil
 }
 
+// remember notes what the state of a root says.
+func (r *reader) remember(root spec.Hash, v spec.RoomView) {
+	if r.views == nil {
+		r.views = map[spec.Hash]rootView{}
+	}
+	r.views[root] = rootView{v, true}
+}
+
+// around returns what the states before and after an event say. They are the
+// same but for what the event itself says, so along a timeline, in whichever
+// direction, hardly any state is ever looked into.
+func (r *reader) around(row *storage.EventRow) (before, after spec.RoomView, err error) {
+	if _, known := r.views[row.Before]; !known && !r.concerns(row.Event) {
+		if v, ok := r.views[row.After]; ok {
+			r.remember(row.Before, v.RoomView)
+		}
+	}
+	if before, err = r.view(row.Before); err != nil {
+		return before, after, err
+	}
+	after = before.After(row.Event, r.user)
+	if row.After != row.Before {
+		r.remember(row.After, after)
+	}
+	return before, after, nil
+}
+
+// concerns reports whether an event changes what states say to the reader.
+func (r *reader) concerns(ev *spec.Event) bool {
+	return ev.StateKeyIs(spec.TypeHistoryVisibility, "") || ev.StateKeyIs(spec.TypeMember, string(r.user))
+}
+
 // visible reports whether the reader may see an event of the timeline.
 // Spec: client-server-api#room-history-visibility
 func (r *reader) visible(row *storage.EventRow) (bool, error) {
-	before, err := r.view(row.Before)
+	before, after, err := r.around(row)
 	if err != nil {
 		return false, err
 	}
 	return spec.Visible(spec.VisibilityInput{
-		Before: before, After: before.After(row.Event, r.user),
+		Before: before, After: after,
 		JoinedLater: r.joined || r.joinedEver && row.Key().Compare(r.joinedTo) < 0,
 	}), nil
 }
@@ -140,7 +170,7 @@ func (r *reader) visible(row *storage.EventRow) (bool, error) {
 // are the database's.
 func (r *reader) format(row *storage.EventRow) (spec.ClientFormat, error) {
 	f := spec.ClientFormat{}
-	after, err := r.view(row.After)
+	_, after, err := r.around(row)
 	if err != nil {
 		return f, err
 	}
@@ -149,9 +179,9 @@ func (r *reader) format(row *storage.EventRow) (spec.ClientFormat, error) {
 		f.Membership = "leave"
 	}
 	if row.Event.Sender == r.user && r.device != "" {
-		f.TxnID = r.src.s.rooms.txns.idOf(r.user, r.device, row.Event.ID)
+		f.TxnID = r.src.rooms.txns.idOf(r.user, r.device, row.Event.ID)
 	}
-	if age := r.src.s.ms() - row.Event.OriginServerTS; age > 0 {
+	if age := r.src.rooms.ms() - row.Event.OriginServerTS; age > 0 {
 		f.Age = age
 	}
 	if row.Event.IsState() {

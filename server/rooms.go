@@ -29,7 +29,9 @@ type Rooms struct {
 	aliases  *Aliases
 	cache    *roomCache
 	txns     *txns
-	joins    keyedLock[spec.RoomID] // joins through other servers
+	// stateLists has states without members, for those who load them lazily.
+	stateLists *stateLists
+	joins      keyedLock[spec.RoomID] // joins through other servers
 	// backfills are the requests for history under way.
 	backfills keyedLock[spec.RoomID]
 
@@ -46,7 +48,7 @@ type Rooms struct {
 }
 
 func newRooms(b *base, accounts *Accounts) *Rooms {
-	r := &Rooms{base: b, accounts: accounts, cache: newRoomCache(), txns: newTxns(b), active: map[spec.RoomID]*room{}}
+	r := &Rooms{base: b, accounts: accounts, cache: newRoomCache(), txns: newTxns(b), stateLists: newStateLists(), active: map[spec.RoomID]*room{}}
 	r.aliases = newAliases(b, r)
 	r.quiet = sync.NewCond(&r.mu)
 	r.life, r.end = context.WithCancel(context.Background())

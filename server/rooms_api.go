@@ -84,8 +84,8 @@ type Messages struct {
 	From   string // "": the newest end going backward, the oldest going forward
 	To     string
 	Back   bool
-	Limit  int // 0: 10
-	Filter *Filter
+	Limit  int // 0: 10; at most messagesMost count
+	Filter *RoomEventFilter
 }
 
 // MessagesPage is a page of history.

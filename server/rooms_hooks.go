@@ -114,7 +114,7 @@ func (rs *Rooms) withoutAlias(ctx context.Context, removed AliasRemoved) ([]byte
 // profileChanged brings a changed profile into the rooms that show it.
 // Spec: client-server-api#events-on-change-of-profile-information.
 func (rs *Rooms) profileChanged(ctx context.Context, change ProfileChange) error {
-	rooms, err := rs.joinedRooms(ctx, change.User)
+	rooms, err := rs.JoinedRooms(ctx, change.User)
 	if err != nil {
 		return err
 	}
@@ -132,29 +132,6 @@ func (rs *Rooms) profileChanged(ctx context.Context, change ProfileChange) error
 		}
 	}
 	return nil
-}
-
-// joinedRooms lists the rooms that a user is joined to.
-func (rs *Rooms) joinedRooms(ctx context.Context, user spec.UserID) ([]spec.RoomID, error) {
-	var ids []spec.RoomID
-	err := rs.db.Read(ctx, func(tx *storage.Tx) error {
-		rows, err := tx.Memberships(user)
-		if err != nil {
-			return err
-		}
-		for _, row := range rows {
-			if row.Membership != "join" {
-				continue
-			}
-			room, err := tx.RoomByNID(row.RoomNID)
-			if err != nil {
-				return err
-			}
-			ids = append(ids, room.ID)
-		}
-		return nil
-	})
-	return ids, err
 }
 
 // profileFields adds what the profile of a local user says to the content of a

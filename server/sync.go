@@ -52,7 +52,7 @@ func newSync(b *base, rooms *Rooms) *Sync {
 	return &Sync{
 		base: b, rooms: rooms, epoch: b.ms(), pos: b.db.Head(), moved: make(chan struct{}),
 		windows: map[int64]*roomWindow{}, users: map[spec.UserID]*liveUser{}, wakeDevices: map[*liveUser]string{},
-		stateLists: newRecent[int64, *stateList](stateListsMost), lazy: newLazyMembers(),
+		lazy: newLazyMembers(),
 	}
 }
 

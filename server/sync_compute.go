@@ -21,7 +21,7 @@ func (s *Sync) answer(ctx context.Context, req *SyncRequest, since SyncToken) (*
 			return nil, err
 		}
 		var out *SyncAnswer
-		err = s.compute(ctx, func(src *source) (err error) {
+		err = s.rooms.compute(ctx, s, func(src *source) (err error) {
 			out, err = src.answer(req, since, u)
 			return err
 		})

@@ -11,8 +11,9 @@ import (
 // source is what an answer is computed from: memory, and one transaction of the
 // database for what memory lacks. It is used by one goroutine.
 type source struct {
-	s   *Sync
-	ctx context.Context
+	rooms *Rooms
+	s     *Sync // nil where rooms are read outside of sync
+	ctx   context.Context
 	// tx is nil at the first attempt, which must do without the database and
 	// gives errNotInMemory where it cannot.
 	tx  *storage.Tx
@@ -24,14 +25,14 @@ var errNotInMemory = errors.New("not in memory")
 
 // compute runs fn on memory alone and, if that does not suffice, again within a
 // transaction. fn must begin anew each time.
-func (s *Sync) compute(ctx context.Context, fn func(*source) error) error {
-	err := fn(&source{s: s, ctx: ctx})
+func (rs *Rooms) compute(ctx context.Context, s *Sync, fn func(*source) error) error {
+	err := fn(&source{rooms: rs, s: s, ctx: ctx})
 	if !errors.Is(err, errNotInMemory) {
 		return err
 	}
-	gen := s.rooms.cache.generation()
-	return s.db.Read(ctx, func(tx *storage.Tx) error {
-		return fn(&source{s: s, ctx: ctx, tx: tx, gen: gen})
+	gen := rs.cache.generation()
+	return rs.db.Read(ctx, func(tx *storage.Tx) error {
+		return fn(&source{rooms: rs, s: s, ctx: ctx, tx: tx, gen: gen})
 	})
 }
 
@@ -45,7 +46,7 @@ func (src *source) database() (*storage.Tx, error) {
 
 // event returns an event by local id; storage.ErrNotFound if it is not stored.
 func (src *source) event(nid int64) (*storage.EventRow, error) {
-	if row, ok := src.s.rooms.cache.byNID.GetIfPresent(nid); ok {
+	if row, ok := src.rooms.cache.byNID.GetIfPresent(nid); ok {
 		return row, nil
 	}
 	rows, err := src.events([]int64{nid})
@@ -63,7 +64,7 @@ func (src *source) events(nids []int64) ([]*storage.EventRow, error) {
 	out := make([]*storage.EventRow, len(nids))
 	var missing []int64
 	for i, nid := range nids {
-		if row, ok := src.s.rooms.cache.byNID.GetIfPresent(nid); ok {
+		if row, ok := src.rooms.cache.byNID.GetIfPresent(nid); ok {
 			out[i] = row
 		} else {
 			missing = append(missing, nid)
@@ -83,7 +84,7 @@ func (src *source) events(nids []int64) ([]*storage.EventRow, error) {
 	found := make(map[int64]*storage.EventRow, len(rows))
 	for i := range rows {
 		found[rows[i].NID] = &rows[i]
-		src.s.rooms.cache.putRead(src.gen, &rows[i])
+		src.rooms.cache.putRead(src.gen, &rows[i])
 	}
 	for i, nid := range nids {
 		if out[i] == nil {
@@ -95,7 +96,7 @@ func (src *source) events(nids []int64) ([]*storage.EventRow, error) {
 
 // eventByID returns an event of a room; storage.ErrNotFound if it is not stored.
 func (src *source) eventByID(room int64, id spec.EventID) (*storage.EventRow, error) {
-	if nid, ok := src.s.rooms.cache.byID.GetIfPresent(eventKey{room, id}); ok {
+	if nid, ok := src.rooms.cache.byID.GetIfPresent(eventKey{room, id}); ok {
 		return src.event(nid)
 	}
 	tx, err := src.database()
@@ -106,7 +107,7 @@ func (src *source) eventByID(room int64, id spec.EventID) (*storage.EventRow, er
 	if err != nil {
 		return nil, err
 	}
-	src.s.rooms.cache.putRead(src.gen, &row)
+	src.rooms.cache.putRead(src.gen, &row)
 	return &row, nil
 }
 
@@ -119,7 +120,7 @@ type stateNodes struct {
 // Node implements spec.NodeReader.
 func (n stateNodes) Node(h spec.Hash) (*spec.Node, error) {
 	key := nodeKey{n.room, h}
-	if node, ok := n.src.s.rooms.cache.nodes.GetIfPresent(key); ok {
+	if node, ok := n.src.rooms.cache.nodes.GetIfPresent(key); ok {
 		return node, nil
 	}
 	tx, err := n.src.database()
@@ -128,7 +129,7 @@ func (n stateNodes) Node(h spec.Hash) (*spec.Node, error) {
 	}
 	node, err := tx.StateNode(n.room, h)
 	if err == nil {
-		n.src.s.rooms.cache.nodes.Set(key, node)
+		n.src.rooms.cache.nodes.Set(key, node)
 	}
 	return node, err
 }

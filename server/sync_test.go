@@ -852,9 +852,11 @@ func TestSyncWaits(t *testing.T) {
 	t.Run("05-002 each kind of news ends the wait", func(t *testing.T) {
 		other := b.create(CreateRoom{Creator: b.alice, Preset: "private_chat"})
 		for what, news := range map[string]func(){
-			"a message":    func() { b.says(room, b.alice, "wake") },
-			"account data": func() { b.do(b.AccountData.Put(context.Background(), AccountDataKey{User: b.bob, Type: "org.x"}, []byte(`{}`))) },
-			"an invite":    func() { b.do(b.Rooms.Invite(context.Background(), b.change(other, b.alice, b.bob))) },
+			"a message": func() { b.says(room, b.alice, "wake") },
+			"account data": func() {
+				b.do(b.AccountData.Put(context.Background(), AccountDataKey{User: b.bob, Type: "org.x"}, []byte(`{}`)))
+			},
+			"an invite": func() { b.do(b.Rooms.Invite(context.Background(), b.change(other, b.alice, b.bob))) },
 		} {
 			ch := start(context.Background(), SyncRequest{User: b.bob, Since: b.since(b.bob, "").NextBatch, Timeout: time.Hour})
 			b.Sync.whenWaiting(b.bob, 1)
