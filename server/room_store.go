@@ -81,8 +81,13 @@ func (c *roomCache) putRead(generation int64, row *storage.EventRow) {
 	}
 }
 
-// addNew puts in an event that was just committed, unless it is there.
+// addNew puts in an event that was just committed, unless it is there. One that
+// came without its position was handed on before its own commit and is left to
+// whoever reads it.
 func (c *roomCache) addNew(row *storage.EventRow) {
+	if row.Pos == 0 {
+		return
+	}
 	if _, ok := c.byNID.GetIfPresent(row.NID); !ok {
 		c.putEvent(row)
 	}

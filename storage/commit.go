@@ -522,8 +522,10 @@ func (w *writer) positions(won []*request) ([]LogEntry, error) {
 			u.Log[i].Pos = pos
 			s.args = u.Log[i].appendArgs(s.args)
 			entry := u.Log[i]
-			if entry.Event == nil {
-				entry.Event = u.event(entry.EventNID)
+			// The row that is written is the one that knows its position, whatever
+			// the maker of the entry had at hand.
+			if own := u.event(entry.EventNID); own != nil {
+				entry.Event = own
 			}
 			entry.Txn = u.txn(entry.Event)
 			entries = append(entries, entry)
