@@ -12,8 +12,6 @@ import (
 	"atoll/server"
 )
 
-type obj = clienttest.Object
-
 func TestTokens(t *testing.T) {
 	hs := clienttest.New(t)
 	alice := hs.Register("alice")

@@ -28,8 +28,6 @@ var later = map[string]string{
 		GET /_matrix/client/v3/rooms/{roomId}/joined_members
 		GET /_matrix/client/v3/rooms/{roomId}/aliases
 		GET /_matrix/client/v3/joined_rooms`,
-	"sync": `
-		GET /_matrix/client/v3/sync`,
 	"account management": `
 		POST /_matrix/client/v3/account/deactivate
 		POST /_matrix/client/v3/account/password

@@ -49,5 +49,7 @@ func (h *Handler) table() []route {
 		{"PUT", room + "/send/{eventType}/{txnId}", activeGuest, limitSend, h.sendEvent},
 		{"PUT", room + "/state/{eventType}/{stateKey}", activeGuest, limitSend, h.setState},
 		{"PUT", room + "/redact/{eventId}/{txnId}", activeToken, limitSend, h.redact},
+
+		{"GET", v3 + "/sync", guestToken, limitNone, h.sync},
 	}
 }

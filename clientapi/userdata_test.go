@@ -107,6 +107,7 @@ func TestAccountData(t *testing.T) {
 	t.Run("20-034 wrong shapes of known types are stored", func(t *testing.T) {
 		alice.Put(own+"/account_data/m.ignored_user_list", obj{"ignored_users": []string{"x"}}).OK()
 		alice.Put(own+"/account_data/m.direct", obj{"x": "y"}).OK()
+		alice.Sync()
 	})
 }
 

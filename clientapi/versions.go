@@ -28,6 +28,8 @@ var specVersions = func() []string {
 // unstableFeatures names what works beyond the releases. An entry is added together with the
 // code that makes it true, never before.
 var unstableFeatures = map[string]bool{
+	// use_state_after in /sync, under both spellings.
+	"org.matrix.msc4222": true,
 	// Free profile fields.
 	"uk.tcpip.msc4133.stable": true,
 }
