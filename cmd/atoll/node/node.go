@@ -55,7 +55,8 @@ type Node struct {
 	log       *slog.Logger
 	drain     time.Duration
 	db        *storage.DB
-	remote    *federation.Client
+	remote    *federation.Client // nil where federation is off, and so is sender
+	sender    *federation.Sender
 	server    *server.Server
 	handler   http.Handler
 	admin     http.Handler
@@ -160,6 +161,10 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stopWork()
 	group, failed := errgroup.WithContext(work)
 	group.Go(func() error { return n.server.Run(failed) })
+	if n.sender != nil {
+		group.Go(func() error { return n.sender.Run(failed) })
+		group.Go(func() error { return n.prune(failed) })
+	}
 	var servers []*http.Server
 	for i, l := range n.listeners {
 		handler := n.handler
@@ -234,6 +239,12 @@ func (n *Node) build(o Options, keys federation.LocalKeys) error {
 			SharedSecret: server.Secret(cfg.Registration.SharedSecret),
 		},
 	}
+	if cfg.Federation.Enabled {
+		if err := n.buildRemote(o, keys); err != nil {
+			return err
+		}
+		options.Remote = n.remote
+	}
 	var err error
 	if n.server, err = server.New(options); err != nil {
 		return err
@@ -246,8 +257,59 @@ func (n *Node) build(o Options, keys federation.LocalKeys) error {
 		Server: n.server, PublicURL: strings.TrimRight(cfg.PublicURL, "/"), FederationAddress: cfg.Federation.Address,
 		RateLimits: clientapi.RateLimits{Enabled: cfg.RateLimits.Enabled}, ClientIP: ip, Log: o.Log,
 	})
-	n.handler = endPolls(n.waiting, route(client, client))
+	var inbound http.Handler = client // which knows no such endpoints
+	if n.remote != nil {
+		inbound = federation.NewHandler(federation.HandlerOptions{
+			Server: n.server, Authenticate: n.remote.Authenticate, Keys: federation.NewPublishedKeys(name, keys, time.Now),
+			Version: o.Version, HeardFrom: n.sender.Heard, Log: o.Log,
+		})
+	}
+	n.handler = endPolls(n.waiting, route(client, inbound))
 	return nil
+}
+
+// buildRemote makes what speaks to other homeservers.
+func (n *Node) buildRemote(o Options, keys federation.LocalKeys) error {
+	cfg := o.Config.Federation
+	name := spec.ServerName(o.Config.ServerName)
+	var trusted []spec.ServerName
+	for _, s := range cfg.TrustedKeyServers {
+		trusted = append(trusted, spec.ServerName(s))
+	}
+	var err error
+	n.remote, err = federation.NewClient(federation.Options{
+		NetworkOptions: federation.NetworkOptions{
+			CAFile: cfg.CAFile, AllowPrivateAddresses: cfg.AllowPrivateAddresses, Resolver: o.Resolver, Connect: o.Connect,
+		},
+		Name: name, Keys: keys, KeyStore: federation.StoredKeys(n.db), TrustedKeyServers: trusted, Log: o.Log,
+	})
+	if err != nil {
+		return err
+	}
+	n.sender = federation.NewSender(federation.SenderOptions{
+		Name: name, Store: federation.StoredSender(n.db), Transport: n.remote, Log: o.Log,
+	})
+	return nil
+}
+
+// pruneEvery is how often what federation keeps is looked through for what has
+// outlived its use.
+const pruneEvery = 24 * time.Hour
+
+// prune does so until ctx ends.
+func (n *Node) prune(ctx context.Context) error {
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
+	for {
+		if err := federation.Prune(ctx, n.db, time.Now()); err != nil && ctx.Err() == nil {
+			n.log.Error("old federation data could not be removed", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // route gives requests of other homeservers to the federation API and all else
