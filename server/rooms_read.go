@@ -332,14 +332,21 @@ func (rs *Rooms) Members(ctx context.Context, req MembersQuery) ([]ClientEvent, 
 		}
 		out = make([]ClientEvent, 0, len(rows))
 		for _, row := range rows {
-			m := row.Event.Membership()
-			if (req.Membership == "" || m == req.Membership) && (req.NotMembership == "" || m != req.NotMembership) {
+			if req.wants(row.Event.Membership()) {
 				out = append(out, row.Event.AppendClient(nil, spec.ClientFormat{}))
 			}
 		}
 		return nil
 	})
 	return out, err
+}
+
+// wants tells whether a membership is asked for. Of two conditions one suffices.
+func (q MembersQuery) wants(membership string) bool {
+	if q.Membership == "" && q.NotMembership == "" {
+		return true
+	}
+	return q.Membership != "" && membership == q.Membership || q.NotMembership != "" && membership != q.NotMembership
 }
 
 // goTo turns the state that is looked at to the one at a place, unless that is
