@@ -72,6 +72,9 @@ func (h *Handler) redact(ctx context.Context, r *request) (any, error) {
 	if err := r.decodeOptional(&body); err != nil {
 		return nil, err
 	}
+	if err := h.mayRedact(ctx, r, room, target); err != nil {
+		return nil, err
+	}
 	event, err := h.server.Rooms.Redact(ctx, server.RedactEvent{
 		Room: room, Sender: r.session.User, Device: r.session.Device, TxnID: r.param("txnId"),
 		Event: target, Reason: body.Reason,
@@ -80,4 +83,24 @@ func (h *Handler) redact(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	return sentAnswer{event}, nil
+}
+
+// mayRedact lets suspended accounts redact nothing but their own events.
+// Spec: client-server-api#account-suspension
+func (h *Handler) mayRedact(ctx context.Context, r *request, room spec.RoomID, target spec.EventID) error {
+	refusal := r.session.CheckNotSuspended()
+	if refusal == nil {
+		return nil
+	}
+	raw, err := h.server.Rooms.Event(ctx, server.ReadEvent{Room: room, User: r.session.User, Event: target})
+	if err != nil {
+		return refusal
+	}
+	var event struct {
+		Sender spec.UserID `json:"sender"`
+	}
+	if err := json.Unmarshal(raw, &event); err != nil || event.Sender != r.session.User {
+		return refusal
+	}
+	return nil
 }

@@ -48,8 +48,17 @@ func (h *Handler) table() []route {
 		{"POST", room + "/unban", activeToken, limitLight, moderate(h.server.Rooms.Unban)},
 		{"PUT", room + "/send/{eventType}/{txnId}", activeGuest, limitSend, h.sendEvent},
 		{"PUT", room + "/state/{eventType}/{stateKey}", activeGuest, limitSend, h.setState},
-		{"PUT", room + "/redact/{eventId}/{txnId}", activeToken, limitSend, h.redact},
+		{"PUT", room + "/redact/{eventId}/{txnId}", userToken, limitSend, h.redact},
 
+		{"GET", room + "/state", guestToken, limitRead, h.roomState},
+		{"GET", room + "/state/{eventType}/{stateKey}", guestToken, limitRead, h.stateEvent},
+		{"GET", room + "/event/{eventId}", guestToken, limitRead, h.event},
+		{"GET", room + "/context/{eventId}", guestToken, limitRead, h.eventContext},
+		{"GET", room + "/messages", guestToken, limitRead, h.messages},
+		{"GET", room + "/members", guestToken, limitRead, h.members},
+		{"GET", room + "/joined_members", userToken, limitRead, h.joinedMembers},
+		{"GET", room + "/aliases", userToken, limitRead, h.roomAliases},
+		{"GET", v3 + "/joined_rooms", userToken, limitRead, h.joinedRooms},
 		{"GET", v3 + "/sync", guestToken, limitNone, h.sync},
 	}
 }
