@@ -71,9 +71,13 @@ type localJoin struct {
 // the user in.
 func (rs *Rooms) joinHere(ctx context.Context, id spec.RoomID, j localJoin) (bool, error) {
 	user, content, again := j.user, j.content, j.again
+	account, err := rs.accounts.Account(ctx, user)
+	if err != nil && spec.CodeOf(err) != spec.CodeNotFound {
+		return false, err
+	}
 	here := false
 	key := string(user)
-	err := rs.change(context.WithoutCancel(ctx), id, func(c *roomcore.Core) (uint64, error) {
+	err = rs.change(context.WithoutCancel(ctx), id, func(c *roomcore.Core) (uint64, error) {
 		here = c.ServerJoined(rs.name)
 		if !here {
 			return 0, nil
@@ -81,6 +85,11 @@ func (rs *Rooms) joinHere(ctx context.Context, id spec.RoomID, j localJoin) (boo
 		now, err := c.MemberAt(c.Head().Root, user)
 		if err != nil || now == "join" && !again {
 			return 0, err
+		}
+		if account.Guest && now != "join" {
+			if err := guestsMayJoin(c); err != nil {
+				return 0, err
+			}
 		}
 		content, possible, err := c.AuthoriseJoin(user, content, rs.memberOf)
 		if err != nil {
@@ -95,10 +104,34 @@ func (rs *Rooms) joinHere(ctx context.Context, id spec.RoomID, j localJoin) (boo
 		})
 		return seq, err
 	})
-	if errors.Is(err, storage.ErrNotFound) {
-		return false, nil
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		return here, err
 	}
-	return here, err
+	if account.Guest && !here {
+		// Whether guests may come in is not known before the state has been had.
+		return false, errNoGuests()
+	}
+	return here && err == nil, nil
+}
+
+// guestsMayJoin returns M_GUEST_ACCESS_FORBIDDEN unless the room lets guests in.
+// Spec: client-server-api#guest-access
+func guestsMayJoin(c *roomcore.Core) error {
+	row, err := c.StateAt(c.Head().Root, spec.StateKey{Type: "m.room.guest_access"})
+	if err != nil {
+		return err
+	}
+	var content struct {
+		Access any `json:"guest_access"`
+	}
+	if row == nil || json.Unmarshal(row.Event.Content, &content) != nil || content.Access != "can_join" {
+		return errNoGuests()
+	}
+	return nil
+}
+
+func errNoGuests() error {
+	return spec.Errorf(spec.CodeGuestAccessForbidden, nil, "guests may not join this room")
 }
 
 // memberOf tells whether a user is in a room, as far as this server knows.
