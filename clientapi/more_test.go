@@ -9,7 +9,9 @@ import (
 )
 
 func TestGuests(t *testing.T) {
-	hs := clienttest.New(t, func(o *clienttest.Options) { o.Server.Registration = server.RegistrationOptions{Mode: server.RegistrationOpen, Guests: true} })
+	hs := clienttest.New(t, func(o *clienttest.Options) {
+		o.Server.Registration = server.RegistrationOptions{Mode: server.RegistrationOpen, Guests: true}
+	})
 	alice := hs.Register("alice")
 	r := hs.Anonymous().Post("/register?kind=guest", obj{}).OK()
 	guest := hs.WithToken(r.Str("access_token"))

@@ -74,6 +74,9 @@ func New(t testing.TB, change ...func(*Options)) *Homeserver {
 		if err := <-ended; err != nil {
 			t.Errorf("the server ended with %v", err)
 		}
+		if err := db.Check(context.Background()); err != nil {
+			t.Errorf("the database is not sound: %v", err)
+		}
 		if err := db.Close(); err != nil {
 			t.Errorf("close the database: %v", err)
 		}
