@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -48,8 +49,10 @@ const (
 type passwords struct {
 	memory, passes     uint32
 	minBytes, maxBytes int
-	slots              chan struct{}
-	waiting            atomic.Int32
+	// hashed tells settle that a password was hashed.
+	hashed  chan struct{}
+	slots   chan struct{}
+	waiting atomic.Int32
 	// decoy is a well-formed hash that nothing matches. Checking against it
 	// takes as long as checking against a real one.
 	decoy string
@@ -59,7 +62,7 @@ func newPasswords(o PasswordOptions) *passwords {
 	p := &passwords{
 		memory: orDefault(o.MemoryKiB, 19*1024), passes: orDefault(o.Passes, 2),
 		minBytes: orDefault(o.MinBytes, 1), maxBytes: orDefault(o.MaxBytes, 512),
-		slots: make(chan struct{}, hashesAtOnce),
+		slots: make(chan struct{}, hashesAtOnce), hashed: make(chan struct{}, 1),
 	}
 	p.decoy = phc{memory: p.memory, passes: p.passes, threads: 1, salt: randomBytes(saltBytes), sum: randomBytes(hashBytes)}.String()
 	return p
@@ -142,7 +145,40 @@ func (p *passwords) acquire(ctx context.Context) error {
 	}
 }
 
-func (p *passwords) release() { <-p.slots }
+func (p *passwords) release() {
+	<-p.slots
+	select {
+	case p.hashed <- struct{}{}:
+	default: // settle has been told
+	}
+}
+
+// settleAfter is how long no password must have been hashed before the memory
+// of the hashes is given back.
+const settleAfter = 2 * time.Second
+
+// settle gives memory back to the system after each burst of hashing. Every hash
+// takes 19 MiB for some milliseconds, many times what the rest of a small server
+// needs, and the runtime would keep that for minutes. It returns when ctx ends.
+func (p *passwords) settle(ctx context.Context) error {
+	quiet := time.NewTimer(settleAfter)
+	defer quiet.Stop()
+	burst := false
+	for {
+		select {
+		case <-p.hashed:
+			burst = true
+			quiet.Reset(settleAfter)
+		case <-quiet.C:
+			if burst {
+				debug.FreeOSMemory()
+			}
+			burst = false
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
 
 // phc is an argon2id hash with its parameters, in the text form that password
 // hashing tools share: $argon2id$v=19$m=…,t=…,p=…$salt$sum.

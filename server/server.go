@@ -82,7 +82,7 @@ func New(o Options) (*Server, error) {
 	s.Aliases = s.Rooms.aliases
 	s.Sync = newSync(b, s.Rooms)
 	s.Transactions = newTransactions(b, s.Rooms, map[string]edu{})
-	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Rooms.run, s.Sync.follow, s.Transactions.prune)
+	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Accounts.passwords.settle, s.Rooms.run, s.Sync.follow, s.Transactions.prune)
 	return s, nil
 }
 
