@@ -242,7 +242,7 @@ func (db *DB) tryGroup(group []*request) (again []*request) {
 		db.keys.stored(r.unit.StateKeys)
 	}
 	db.commits.count(len(won), len(entries))
-	db.feed.publish(entries)
+	db.publish(entries)
 	for _, r := range won {
 		r.answer(nil)
 	}
@@ -260,14 +260,41 @@ func (db *DB) tryGroup(group []*request) (again []*request) {
 	return again
 }
 
+// groupAttempts is how often a group is tried that others were in the way of.
+const groupAttempts = 4
+
 // writeGroup runs the transaction of a group. On error nothing was written,
 // except with ErrUnknownOutcome.
 func (db *DB) writeGroup(group []*request) (won, lost []*request, entries []LogEntry, err error) {
 	db.writing.Lock()
 	defer db.writing.Unlock()
+	for attempt := 1; ; attempt++ {
+		won, lost, entries, err = db.writeOnce(group)
+		if attempt < groupAttempts && errors.Is(err, errAgain) {
+			db.log.Warn("commit is tried again", "units", len(group), "error", err)
+			continue
+		}
+		if errors.Is(err, errOutcome) {
+			db.reloadHead()
+		}
+		return won, lost, entries, err
+	}
+}
+
+func (db *DB) writeOnce(group []*request) (won, lost []*request, entries []LogEntry, err error) {
 	c, err := db.e.begin(context.Background(), true)
 	if err != nil {
 		return nil, nil, nil, err
+	}
+	if db.w.sure > 0 {
+		db.w.sure--
+	} else if a, ok := c.(aheadConn); ok {
+		if entries, err = db.writeAhead(a, group); !errors.Is(err, errRefuted) {
+			return group, nil, entries, err
+		}
+		if c, err = db.e.begin(context.Background(), true); err != nil {
+			return nil, nil, nil, err
+		}
 	}
 	db.w.c = c
 	defer db.w.reset()
@@ -276,10 +303,28 @@ func (db *DB) writeGroup(group []*request) (won, lost []*request, entries []LogE
 		c.rollback()
 		return won, lost, entries, err
 	}
-	if err = c.commit(); errors.Is(err, errOutcome) {
-		db.reloadHead()
+	return won, lost, entries, c.commit()
+}
+
+// surePause is how many groups are not sent ahead after one that was refuted:
+// where others write too, guesses mostly fail.
+const surePause = 16
+
+// writeAhead writes a group without waiting for any answer but the last;
+// errRefuted if that did not work out.
+func (db *DB) writeAhead(c aheadConn, group []*request) ([]LogEntry, error) {
+	db.w.c = c
+	defer db.w.reset()
+	entries, err := db.w.ahead(c, group, db.Head())
+	if err != nil {
+		c.rollback()
+	} else {
+		err = c.commit()
 	}
-	return won, lost, entries, err
+	if errors.Is(err, errRefuted) {
+		db.w.sure = surePause
+	}
+	return entries, err
 }
 
 // Apply writes a unit within the transaction and announces its log entries
@@ -313,6 +358,7 @@ type writer struct {
 	slots []slot // by bulk.id
 	order []int  // ids of the bulks by rank
 	args  []any  // scratch
+	sure  int    // groups that are not to be sent ahead
 }
 
 // slot collects the arguments of one bulk statement.
@@ -356,13 +402,60 @@ func (w *writer) group(group []*request) (won, lost []*request, entries []LogEnt
 			}
 		}
 	}
-	if err = w.flush(false); err != nil {
+	if err = w.flush(func(b *bulk) bool { return !b.positioned }); err != nil {
 		return nil, nil, nil, err
 	}
-	if entries, err = w.positions(won); err != nil {
-		return nil, nil, nil, err
+	last := int64(0)
+	if n := logSize(won); n > 0 {
+		if last, err = w.advance(n); err != nil {
+			return nil, nil, nil, err
+		}
+		entries = w.positions(won, last-n)
 	}
-	for _, r := range won {
+	w.addPositioned(won)
+	return won, lost, entries, w.flush(func(b *bulk) bool { return b.positioned })
+}
+
+// ahead is group for a connection that sends everything at once. head is where
+// the log is thought to end.
+func (w *writer) ahead(c aheadConn, group []*request, head int64) ([]LogEntry, error) {
+	swaps, inserts := w.roomRows(group).args()
+	if len(swaps) > 0 {
+		if err := c.take(swapRooms, swaps); err != nil {
+			return nil, err
+		}
+	}
+	if len(inserts) > 0 {
+		if err := c.take(insertRooms, inserts); err != nil {
+			return nil, err
+		}
+	}
+	var entries []LogEntry
+	n := logSize(group)
+	if n > 0 {
+		entries = w.positions(group, head)
+	}
+	for _, r := range group {
+		for _, row := range r.rows {
+			if b := row.statement(); !b.positioned {
+				w.add(b, row, positions{})
+			}
+		}
+	}
+	w.addPositioned(group)
+	if err := w.flush(func(b *bulk) bool { return b != insertLog }); err != nil || n == 0 {
+		return nil, err
+	}
+	if err := c.moveHead(head, n); err != nil {
+		return nil, err
+	}
+	return entries, w.flush(func(b *bulk) bool { return b == insertLog })
+}
+
+// addPositioned puts the rows that need positions among those of their
+// statements.
+func (w *writer) addPositioned(group []*request) {
+	for _, r := range group {
 		at := positions{log: r.unit.Log}
 		for _, row := range r.rows {
 			if b := row.statement(); b.positioned {
@@ -370,11 +463,16 @@ func (w *writer) group(group []*request) (won, lost []*request, entries []LogEnt
 			}
 		}
 	}
-	return won, lost, entries, w.flush(true)
 }
 
-// swap compares and swaps the rows of all rooms of the group.
-func (w *writer) swap(group []*request) (won, lost []*request, err error) {
+// roomRows are the rooms of a group: of each the update whose expected version
+// must be found and the one whose values are written.
+type roomRows struct {
+	nids        []int64 // ascending
+	first, last map[int64]*RoomUpdate
+}
+
+func (w *writer) roomRows(group []*request) roomRows {
 	first := make(map[int64]*RoomUpdate, len(group))
 	last := make(map[int64]*RoomUpdate, len(group))
 	var nids []int64
@@ -389,26 +487,38 @@ func (w *writer) swap(group []*request) (won, lost []*request, err error) {
 		}
 		last[room.NID] = room
 	}
-	if len(nids) == 0 {
-		return group, nil, nil
-	}
 	slices.Sort(nids)
-	winners := make(map[int64]bool, len(nids))
-	var swaps, inserts []any
-	for _, nid := range nids {
-		if first[nid].ExpectVersion == 0 {
-			inserts = last[nid].insertArgs(inserts)
+	return roomRows{nids: nids, first: first, last: last}
+}
+
+// args are the arguments of swapRooms and insertRooms.
+func (r roomRows) args() (swaps, inserts []any) {
+	for _, nid := range r.nids {
+		if r.first[nid].ExpectVersion == 0 {
+			inserts = r.last[nid].insertArgs(inserts)
 		} else {
-			swaps = last[nid].swapArgs(swaps, first[nid])
+			swaps = r.last[nid].swapArgs(swaps, r.first[nid])
 		}
 	}
-	if err := w.returning(swapRooms, swaps, winners); err != nil {
+	return swaps, inserts
+}
+
+// swap compares and swaps the rows of all rooms of the group.
+func (w *writer) swap(group []*request) (won, lost []*request, err error) {
+	rooms := w.roomRows(group)
+	winners := make(map[int64]bool, len(rooms.nids))
+	swaps, inserts := rooms.args()
+	note := func(nid int64) { winners[nid] = true }
+	if len(swaps) > 0 {
+		err = w.c.returning(swapRooms, swaps, note)
+	}
+	if err == nil && len(inserts) > 0 {
+		err = w.c.returning(insertRooms, inserts, note)
+	}
+	if err != nil {
 		return nil, nil, err
 	}
-	if err := w.returning(insertRooms, inserts, winners); err != nil {
-		return nil, nil, err
-	}
-	if len(winners) == len(nids) {
+	if len(winners) == len(rooms.nids) {
 		return group, nil, nil
 	}
 	for _, r := range group {
@@ -419,39 +529,6 @@ func (w *writer) swap(group []*request) (won, lost []*request, err error) {
 		}
 	}
 	return won, lost, nil
-}
-
-// returning runs a bulk statement that returns local ids and notes them.
-func (w *writer) returning(b *bulk, args []any, into map[int64]bool) error {
-	for len(args) > 0 {
-		text, n := b.piece(len(args))
-		cur, err := w.c.query(text, args[:n])
-		if err != nil {
-			return fmt.Errorf("%s: %w", b.name, err)
-		}
-		args = args[n:]
-		var col [1]any
-		for {
-			more, err := cur.next(col[:])
-			if err != nil {
-				cur.close()
-				return fmt.Errorf("%s: %w", b.name, err)
-			}
-			if !more {
-				break
-			}
-			nid, err := asInt(col[0])
-			if err != nil {
-				cur.close()
-				return err
-			}
-			into[nid] = true
-		}
-		if err := cur.close(); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // add puts a row among those of its statement.
@@ -475,12 +552,12 @@ func (w *writer) add(b *bulk, row Row, at positions) {
 	clear(w.args)
 }
 
-// flush runs the statements that were collected, by rank: those that depend on
-// positions in the log or the others.
-func (w *writer) flush(positioned bool) error {
+// flush runs those of the statements that were collected which are wanted, by
+// rank.
+func (w *writer) flush(wanted func(*bulk) bool) error {
 	for _, id := range w.order {
 		b := registry.bulks[id]
-		if args := w.slots[id].args; b.positioned == positioned && len(args) > 0 {
+		if args := w.slots[id].args; len(args) > 0 && wanted(b) {
 			if len(args)%len(b.types) != 0 {
 				return fmt.Errorf("%s: %d arguments for rows of %d", b.name, len(args), len(b.types))
 			}
@@ -494,23 +571,21 @@ func (w *writer) flush(positioned bool) error {
 
 var advanceHead = query(`UPDATE log_head SET pos = pos + $1 WHERE one = 1 RETURNING pos`)
 
-// positions gives the log entries of the requests their positions and collects
-// them, with the rows of the events that they announce, for the followers.
-func (w *writer) positions(won []*request) ([]LogEntry, error) {
+// logSize counts the log entries of requests.
+func logSize(group []*request) int64 {
 	n := 0
-	for _, r := range won {
+	for _, r := range group {
 		n += len(r.unit.Log)
 	}
-	if n == 0 {
-		return nil, nil
-	}
-	last, err := w.advance(int64(n))
-	if err != nil {
-		return nil, err
-	}
-	entries := make([]LogEntry, 0, n)
+	return int64(n)
+}
+
+// positions gives the log entries of the requests the positions after pos and
+// collects them, with the rows of the events that they announce, for the
+// followers.
+func (w *writer) positions(won []*request, pos int64) []LogEntry {
+	entries := make([]LogEntry, 0, logSize(won))
 	s := &w.slots[insertLog.id]
-	pos := last - int64(n)
 	for _, r := range won {
 		u := r.unit
 		if len(u.Log) == 0 {
@@ -532,7 +607,7 @@ func (w *writer) positions(won []*request) ([]LogEntry, error) {
 		}
 		r.committed.Last = pos
 	}
-	return entries, nil
+	return entries
 }
 
 // advance moves the head of the log by n and returns where it is then.

@@ -50,6 +50,11 @@ func (c *watchedConn) bulk(b *bulk, args []any) error {
 	return c.conn.bulk(b, args)
 }
 
+func (c *watchedConn) returning(b *bulk, args []any, fn func(int64)) error {
+	c.e.statements++
+	return c.conn.returning(b, args, fn)
+}
+
 func (c *watchedConn) commit() error {
 	if c.e.onCommit != nil {
 		return c.e.onCommit(c.conn)

@@ -1,7 +1,6 @@
 package storage_test
 
 import (
-	"context"
 	"testing"
 
 	"atoll/storage"
@@ -11,18 +10,16 @@ import (
 // openSQLite opens an empty database that is checked and closed at the end.
 func openSQLite(t testing.TB) *storage.DB {
 	t.Helper()
-	db, err := storage.Open(context.Background(), storage.Options{DataDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
-	return db
+	return storagetest.OpenWith(t, storage.Options{DataDir: t.TempDir()})
 }
 
 func TestContractSQLite(t *testing.T) {
 	storagetest.Run(t, func(t *testing.T) *storage.DB { return openSQLite(t) })
+}
+
+func TestContractPostgres(t *testing.T) {
+	storagetest.Postgres(t) // says once if there is none
+	storagetest.Run(t, func(t *testing.T) *storage.DB {
+		return storagetest.OpenWith(t, storage.Options{Database: storagetest.Postgres(t)})
+	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -76,7 +75,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	e, err := openEngine(o)
+	e, err := openEngine(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +86,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	return db, nil
 }
 
-func openEngine(o Options) (engine, error) {
+func openEngine(ctx context.Context, o Options) (engine, error) {
 	kind, rest, _ := strings.Cut(o.Database, ":")
 	switch kind {
 	case "", "sqlite":
@@ -100,11 +99,7 @@ func openEngine(o Options) (engine, error) {
 		}
 		return openSQLite(path, o.Log)
 	case "postgres", "postgresql":
-		u, err := url.Parse(o.Database)
-		if err != nil {
-			return nil, errors.New("storage: the PostgreSQL URL cannot be read") // without the URL: it may hold a password
-		}
-		return nil, fmt.Errorf("storage: PostgreSQL at %s: this version has no support for it yet", u.Host)
+		return openPostgres(ctx, o.Database, o.Log)
 	}
 	return nil, fmt.Errorf("storage: unknown kind of database %q", kind)
 }
@@ -137,6 +132,9 @@ func start(ctx context.Context, e engine, log *slog.Logger) (*DB, error) {
 		return nil, err
 	}
 	db.routines.Go(db.runCommits)
+	if w, ok := e.(watcher); ok {
+		db.routines.Go(func() { w.watch(db.quit, db.feed.setHead) })
+	}
 	return db, nil
 }
 
@@ -220,7 +218,7 @@ func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 		return err
 	}
 	db.keys.stored(tx.keys)
-	db.feed.publish(tx.published)
+	db.publish(tx.published)
 	return nil
 }
 

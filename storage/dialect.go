@@ -33,6 +33,11 @@ var columnTypes = map[string]string{
 	"text":     "TEXT",
 }
 
+// postgresTypes are the types that PostgreSQL is told more exactly: text is
+// ordered by its bytes, as in SQLite, whatever the locale of the database and
+// its version of the rules.
+var postgresTypes = map[string]string{"text": `text COLLATE "C"`}
+
 // rewriteQuery turns PostgreSQL text into the text for SQLite:
 //
 //	= ANY($1)    IN (SELECT value FROM json_each(?1))
@@ -254,24 +259,28 @@ func createdTable(stmt string) string {
 }
 
 // forDialect returns the statement for an engine; false if a guard keeps it
-// from that engine. For SQLite the column types change, tables become STRICT
+// from that engine. For PostgreSQL text gets its order. For SQLite the column types change, tables become STRICT
 // and those marked `-- clustered: …` have no row id, so that the rows lie in
 // the order of the primary key.
 func (d ddl) forDialect(to dialect) (string, bool) {
 	if only := d.marks["only"]; only != "" && only != to.String() {
 		return "", false
 	}
+	exchange := columnTypes
 	if to == dialectPostgres {
-		return d.text, true
+		exchange = postgresTypes
 	}
 	var out strings.Builder
 	for _, t := range scanSQL(d.text) {
-		if u, ok := columnTypes[t]; ok {
+		if u, ok := exchange[t]; ok {
 			t = u
 		}
 		out.WriteString(t)
 	}
 	text := out.String()
+	if to == dialectPostgres {
+		return text, true
+	}
 	if d.isMade != "" {
 		text += " STRICT"
 		if _, ok := d.marks["clustered"]; ok {

@@ -28,8 +28,16 @@ type feed struct {
 
 func newFeed(db *DB) *feed { return &feed{db: db, wake: make(chan struct{})} }
 
-// publish makes committed entries known. Calls come in the order of the
-// positions.
+// publish makes committed entries known, here and to other processes.
+func (db *DB) publish(entries []LogEntry) {
+	db.feed.publish(entries)
+	if w, ok := db.e.(watcher); ok && len(entries) > 0 {
+		w.announce()
+	}
+}
+
+// publish makes committed entries of this process known. What lies between
+// them and those before was committed by others, or is published in a moment.
 func (f *feed) publish(entries []LogEntry) {
 	if len(entries) == 0 {
 		return
@@ -38,10 +46,13 @@ func (f *feed) publish(entries []LogEntry) {
 	defer f.mu.Unlock()
 	for _, e := range entries {
 		slot := &f.ring[e.Pos%feedEntries]
+		if slot.Pos > e.Pos {
+			continue
+		}
 		f.bytes += entrySize(&e) - entrySize(slot)
 		*slot = e
 	}
-	f.head = entries[len(entries)-1].Pos
+	f.head = max(f.head, entries[len(entries)-1].Pos)
 	f.stripped = max(f.stripped, f.head-feedEntries)
 	for f.bytes > feedBytes && f.stripped < f.head {
 		f.stripped++
@@ -132,13 +143,13 @@ func (f *Follower) Pos() int64 { return f.pos }
 // ErrClosed, the database's; a later call goes on where it was.
 func (f *Follower) Next(ctx context.Context) ([]LogEntry, error) {
 	for {
-		entries, head, wait := f.recent()
+		entries, until, wait := f.recent()
 		if len(entries) > 0 {
 			f.pos = entries[len(entries)-1].Pos
 			return entries, nil
 		}
-		if head > f.pos {
-			entries, err := f.older(ctx, head)
+		if until > f.pos {
+			entries, err := f.older(ctx, until)
 			if err != nil {
 				return nil, err
 			}
@@ -158,9 +169,10 @@ func (f *Follower) Next(ctx context.Context) ([]LogEntry, error) {
 	}
 }
 
-// recent returns what memory has from the follower's position on, the head,
-// and the channel that is closed when there is more; nil if there never will be.
-func (f *Follower) recent() (entries []LogEntry, head int64, wait <-chan struct{}) {
+// recent returns what memory has from the follower's position on, up to where
+// the database has to be read if that is nothing, and the channel that is
+// closed when there is more; nil if there never will be.
+func (f *Follower) recent() (entries []LogEntry, until int64, wait <-chan struct{}) {
 	d := f.f
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -174,23 +186,31 @@ func (f *Follower) recent() (entries []LogEntry, head int64, wait <-chan struct{
 		}
 		entries = append(entries, *e)
 	}
-	return entries, d.head, d.wake
+	if len(entries) > 0 {
+		return entries, d.head, d.wake
+	}
+	for p := max(f.pos, d.head-feedEntries) + 1; p <= d.head; p++ {
+		if d.ring[p%feedEntries].Pos == p {
+			return nil, p - 1, d.wake
+		}
+	}
+	return nil, d.head, d.wake
 }
 
-// older reads entries from the database up to head. None means that all of
+// older reads entries from the database up to a position. None means that all of
 // them were superseded; the follower is then past them.
-func (f *Follower) older(ctx context.Context, head int64) ([]LogEntry, error) {
+func (f *Follower) older(ctx context.Context, until int64) ([]LogEntry, error) {
 	var entries []LogEntry
 	err := f.f.db.Read(ctx, func(tx *Tx) error {
 		var err error
-		entries, err = tx.Log(f.pos, head, followBatch)
+		entries, err = tx.Log(f.pos, until, followBatch)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	if len(entries) < followBatch {
-		f.pos = head
+		f.pos = until
 	} else {
 		f.pos = entries[len(entries)-1].Pos
 	}

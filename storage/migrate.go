@@ -72,6 +72,9 @@ var (
 func (db *DB) migrate(ctx context.Context, all []migration) error {
 	var done map[int64]string
 	err := db.Write(ctx, func(tx *Tx) error {
+		if err := tx.lockSchema(); err != nil {
+			return err
+		}
 		create, _ := ddl{text: createMigrations, isMade: "migrations"}.forDialect(db.e.dialect())
 		if err := tx.c.script(create); err != nil {
 			return err
@@ -87,11 +90,29 @@ func (db *DB) migrate(ctx context.Context, all []migration) error {
 		if _, ok := done[m.number]; ok {
 			continue
 		}
-		err := db.Write(ctx, func(tx *Tx) error { return tx.apply(m) })
+		err := db.Write(ctx, func(tx *Tx) error {
+			if err := tx.lockSchema(); err != nil {
+				return err
+			}
+			// Another process may have been faster.
+			if now, err := tx.applied(all); err != nil || now[m.number] != "" {
+				return err
+			}
+			return tx.apply(m)
+		})
 		if err != nil {
 			return fmt.Errorf("schema file %s: %w", m.name, err)
 		}
 		db.log.Debug("schema changed", "file", m.name)
+	}
+	return nil
+}
+
+// lockSchema keeps other processes from changing the schema until the end of
+// the transaction.
+func (tx *Tx) lockSchema() error {
+	if l, ok := tx.c.(schemaLocker); ok {
+		return l.lockSchema()
 	}
 	return nil
 }

@@ -28,8 +28,8 @@ var (
 	})
 	insertStateKeys = newBulk(bulk{
 		name: "insert state keys", rank: rankStateKeys,
-		head:  `INSERT INTO state_keys (nid, type, state_key) VALUES `,
-		types: types("bigint text text"),
+		head:  `INSERT INTO state_keys (type, state_key, nid) VALUES `,
+		types: types("text text bigint"),
 		// Only for the same nid, which an earlier unit may have brought: a key
 		// that got another nid elsewhere must fail.
 		tail: `ON CONFLICT (nid) DO NOTHING`,
@@ -148,7 +148,7 @@ func (r *RoomUpdate) extremities() string {
 func (r *StateKeyRow) statement() *bulk { return insertStateKeys }
 func (r *StateKeyRow) size() int        { return 8 + len(r.Key.Type) + len(r.Key.Key) }
 func (r *StateKeyRow) appendArgs(dst []any, _ positions) []any {
-	return append(dst, r.NID, r.Key.Type, r.Key.Key)
+	return append(dst, r.Key.Type, r.Key.Key, r.NID)
 }
 
 func (r *NodeRow) statement() *bulk { return insertNodes }

@@ -54,7 +54,12 @@ type bulk struct {
 	positioned bool
 	// single: one row per statement, for changes whose order counts.
 	single bool
-	texts  [bulkSizes]*stmt
+	texts  [bulkSizes]*stmt // of SQLite, by the number of rows
+	// arrays is the text of PostgreSQL, whose parameters are the columns; taken is
+	// the same with one parameter more, how many rows it must return: otherwise it
+	// fails with a division by zero. taken is nil where
+	// no rows are returned.
+	arrays, taken *stmt
 }
 
 // Rows per bulk statement: 1, 2, 4 … bulkMax. 128 rows of 20 columns stay far
@@ -83,46 +88,36 @@ const (
 func newBulk(b bulk) *bulk {
 	out := &b
 	for i := range out.texts {
-		out.texts[i] = &stmt{text: out.render(1<<i, true), sqlite: out.render(1<<i, false)}
+		out.texts[i] = &stmt{sqlite: out.render(1 << i)}
+	}
+	text := out.renderArrays()
+	out.arrays = &stmt{text: text}
+	if strings.Contains(out.tail, "RETURNING") {
+		out.taken = &stmt{text: fmt.Sprintf(`WITH done AS (%s) SELECT 1 / (count(*) = $%d)::int FROM done`, text, len(out.types)+1)}
 	}
 	out.id = len(registry.bulks)
 	registry.bulks = append(registry.bulks, out)
 	return out
 }
 
-// render gives the text for n rows. PostgreSQL gets a cast per value, as
-// nothing else tells it the type within FROM (VALUES …); SQLite gets bare
-// question marks, which its driver binds fastest.
-func (b *bulk) render(n int, postgres bool) string {
-	var out strings.Builder
-	out.WriteString(b.head)
-	p := 0
-	for row := range n {
-		if row > 0 {
-			out.WriteByte(',')
-		}
-		out.WriteByte('(')
-		for i, t := range b.types {
-			if i > 0 {
-				out.WriteByte(',')
-			}
-			p++
-			if postgres {
-				out.WriteString("$" + strconv.Itoa(p) + "::" + t)
-			} else {
-				out.WriteByte('?')
-			}
-		}
-		out.WriteByte(')')
+// render gives the text of SQLite for n rows, with bare question marks, which
+// its driver binds fastest.
+func (b *bulk) render(n int) string {
+	row := "(" + strings.Repeat("?,", len(b.types)-1) + "?)"
+	rows := strings.Repeat(row+",", n-1) + row
+	return strings.TrimSpace(b.head + rows + " " + rewriteQuery(strings.TrimSpace(b.tail)))
+}
+
+// renderArrays gives the text of PostgreSQL for any number of rows: VALUES at
+// the end of the head gives way to arrays, one for each column.
+func (b *bulk) renderArrays() string {
+	var params, names []string
+	for i, t := range b.types {
+		params = append(params, fmt.Sprintf("$%d::%s[]", i+1, t))
+		names = append(names, fmt.Sprintf("column%d", i+1))
 	}
-	tail := b.tail
-	if !postgres {
-		tail = rewriteQuery(tail)
-	}
-	if tail != "" {
-		out.WriteString(" " + strings.TrimSpace(tail))
-	}
-	return out.String()
+	head := strings.TrimSuffix(b.head, "VALUES ")
+	return fmt.Sprintf("%sSELECT * FROM unnest(%s) AS u(%s) %s", head, strings.Join(params, ", "), strings.Join(names, ", "), b.tail)
 }
 
 // piece returns the text for the next rows of which args arguments are left,

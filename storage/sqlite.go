@@ -349,6 +349,21 @@ func (c *sqliteConn) bulk(b *bulk, args []any) error {
 	return nil
 }
 
+func (c *sqliteConn) returning(b *bulk, args []any, fn func(nid int64)) error {
+	for len(args) > 0 {
+		text, n := b.piece(len(args))
+		cur, err := c.query(text, args[:n])
+		if err == nil {
+			err = eachNID(cur, fn)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
+		args = args[n:]
+	}
+	return nil
+}
+
 func (c *sqliteConn) script(text string) error {
 	_, err := c.c.(driver.ExecerContext).ExecContext(context.Background(), text, nil)
 	return sqliteError(err)
