@@ -13,7 +13,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +23,7 @@ import (
 	"atoll/server"
 	"atoll/spec"
 	"atoll/storage"
+	"atoll/storage/storagetest"
 )
 
 // patience is how long a test waits for what must come.
@@ -74,7 +74,9 @@ func (n *Network) start(host string) *Server {
 	s.Key, err = spec.NewSigningKey("ed25519:test", seed)
 	must(t, err)
 	log := slog.New(slog.NewTextHandler(s, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", host)
-	s.DB, err = storage.Open(context.Background(), storage.Options{Database: "sqlite:" + filepath.Join(t.TempDir(), "db"), Log: log})
+	database := storagetest.Options(t)
+	database.Log = log
+	s.DB, err = storage.Open(context.Background(), database)
 	must(t, err)
 	web := httptest.NewUnstartedServer(s)
 	web.TLS = &tls.Config{Certificates: []tls.Certificate{n.certificate(host)}}

@@ -9,6 +9,7 @@ import (
 	"atoll/server/roomcore"
 	"atoll/spec"
 	"atoll/storage"
+	"atoll/storage/storagetest"
 )
 
 // sends commits an event of a room as the room service does; joined and left are
@@ -39,10 +40,7 @@ func sends(t *testing.T, db *storage.DB, room int64, body, text string, joined, 
 
 func openDB(t *testing.T) *storage.DB {
 	t.Helper()
-	db, err := storage.Open(context.Background(), storage.Options{DataDir: t.TempDir()})
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
-	return db
+	return storagetest.Open(t)
 }
 
 func TestStoredSender(t *testing.T) {

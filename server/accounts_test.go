@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,21 +16,22 @@ import (
 
 	"atoll/spec"
 	"atoll/storage"
+	"atoll/storage/storagetest"
 )
 
 // accountsBed is a server with a clock that stands still.
 type accountsBed struct {
 	*Server
-	t   testing.TB
-	dir string
-	now time.Time
-	log bytes.Buffer
-	o   Options
+	t        testing.TB
+	database storage.Options
+	now      time.Time
+	log      bytes.Buffer
+	o        Options
 }
 
 func newAccountsBed(t testing.TB, change func(*Options)) *accountsBed {
 	t.Helper()
-	b := &accountsBed{t: t, dir: t.TempDir(), now: time.UnixMilli(1_700_000_000_000)}
+	b := &accountsBed{t: t, database: storagetest.Options(t), now: time.UnixMilli(1_700_000_000_000)}
 	b.o = Options{
 		Name: "hs", Key: testKey, Now: func() time.Time { return b.now }, Passwords: CheapPasswords(),
 		Log:          slog.New(slog.NewJSONHandler(&b.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -40,6 +40,7 @@ func newAccountsBed(t testing.TB, change func(*Options)) *accountsBed {
 	if change != nil {
 		change(&b.o)
 	}
+	b.database.Log = b.o.Log
 	b.open()
 	t.Cleanup(func() {
 		if err := b.o.DB.Close(); err != nil {
@@ -51,7 +52,7 @@ func newAccountsBed(t testing.TB, change func(*Options)) *accountsBed {
 
 func (b *accountsBed) open() {
 	b.t.Helper()
-	db, err := storage.Open(context.Background(), storage.Options{Database: "sqlite:" + filepath.Join(b.dir, "db"), Log: b.o.Log})
+	db, err := storage.Open(context.Background(), b.database)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -1,5 +1,4 @@
-// Package clienttest runs a whole homeserver over HTTP in a test, on SQLite in a temporary
-// directory, and speaks to it as clients do.
+// Package clienttest runs a whole homeserver over HTTP in a test, on an empty database, and speaks to it as clients do.
 package clienttest
 
 import (
@@ -14,6 +13,7 @@ import (
 	"atoll/server"
 	"atoll/spec"
 	"atoll/storage"
+	"atoll/storage/storagetest"
 )
 
 // Password is the password of every user that Register makes.
@@ -40,7 +40,9 @@ type Homeserver struct {
 func New(t testing.TB, change ...func(*Options)) *Homeserver {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	db, err := storage.Open(context.Background(), storage.Options{Database: "sqlite", DataDir: t.TempDir(), Log: log})
+	database := storagetest.Options(t)
+	database.Log = log
+	db, err := storage.Open(context.Background(), database)
 	if err != nil {
 		t.Fatal(err)
 	}
