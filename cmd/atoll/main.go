@@ -14,6 +14,7 @@ import (
 // commands is the grammar of the command line.
 type commands struct {
 	Serve   serveCommand   `cmd:"" help:"Run the homeserver."`
+	Demo    demoCommand    `cmd:"" help:"Run three homeservers that talk, lose each other and meet again."`
 	Init    initCommand    `cmd:"" help:"Write a commented configuration file and a signing key."`
 	User    userCommands   `cmd:"" help:"Manage accounts."`
 	Check   checkCommand   `cmd:"" help:"Verify that the database is consistent."`

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // localEnv is the environment of a server with its data in dir.
@@ -202,5 +203,26 @@ func TestServeStopsWhenTold(t *testing.T) {
 	p := &process{in: strings.NewReader(""), out: t.Output(), err: t.Output(), environ: localEnv(t.TempDir())}
 	if code := run(ctx, []string{"serve"}, p); code != 0 && code != 1 {
 		t.Errorf("exit code %d", code)
+	}
+}
+func TestServeStopsLongPolls(t *testing.T) {
+	s := serve(t, localEnv(t.TempDir(), "ATOLL_REGISTRATION_MODE=open"))
+	token := s.register("alice", "correct horse")
+	since := s.must("GET", "/_matrix/client/v3/sync?timeout=0", token, nil)["next_batch"].(string)
+	polls := make(chan error, 1)
+	entered := make(chan struct{})
+	go func() {
+		close(entered)
+		_, _, err := s.ask("GET", "/_matrix/client/v3/sync?timeout=600000&since="+since, token, nil)
+		polls <- err
+	}()
+	<-entered
+	if code := s.stop(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d after SIGTERM, want 0", code)
+	}
+	select {
+	case <-polls: // an empty answer or a closed connection, but not ten minutes
+	case <-time.After(patience):
+		t.Error("the long poll goes on")
 	}
 }
