@@ -190,12 +190,14 @@ func (rs *Rooms) writeOutside(ctx context.Context, ev *spec.Event, member storag
 	if err != nil {
 		return err
 	}
+	// Taken before the write, as new numbers may themselves need one.
+	newRoom, newEvent := rs.db.NewRoomNID(), rs.db.NewEventNIDs(1)
 	return rs.db.Write(ctx, func(tx *storage.Tx) error {
 		unit := &storage.Unit{}
 		room, err := tx.RoomByID(ev.Room)
 		switch {
 		case errors.Is(err, storage.ErrNotFound):
-			room = storage.RoomRow{NID: rs.db.NewRoomNID(), ID: ev.Room, RoomVersion: ev.Rules.Version, Flags: storage.RoomOutside}
+			room = storage.RoomRow{NID: newRoom, ID: ev.Room, RoomVersion: ev.Rules.Version, Flags: storage.RoomOutside}
 			unit.Room = &storage.RoomUpdate{RoomRow: room}
 		case err != nil:
 			return err
@@ -206,7 +208,7 @@ func (rs *Rooms) writeOutside(ctx context.Context, ev *spec.Event, member storag
 		case err == nil:
 			nid = known.NID
 		case errors.Is(err, storage.ErrNotFound):
-			nid = rs.db.NewEventNIDs(1)
+			nid = newEvent
 			if rows[0].New {
 				unit.StateKeys = rows
 			}

@@ -64,7 +64,7 @@ var (
 	checkStateKeys = query(`SELECT e.event_id FROM events e WHERE e.state_key_nid IS NOT NULL AND NOT EXISTS
 		(SELECT 1 FROM state_keys k WHERE k.nid = e.state_key_nid AND k.type = e.type)`)
 	checkEdges = query(`SELECT d.prev_id FROM event_edges d WHERE NOT EXISTS
-		(SELECT 1 FROM events e WHERE e.nid = d.event_nid AND e.room_nid = d.room_nid AND e.kind <> 2)`)
+		(SELECT 1 FROM events e WHERE e.nid = d.event_nid AND e.room_nid = d.room_nid AND e.kind NOT IN (2, 4))`)
 	checkAuth = query(`SELECT a.event_nid FROM event_auth a WHERE NOT EXISTS
 		(SELECT 1 FROM events e WHERE e.nid = a.event_nid AND e.room_nid = a.room_nid AND e.state_key_nid = a.state_key_nid)`)
 	checkGaps = query(`SELECT g.event_nid FROM timeline_gaps g WHERE NOT EXISTS
@@ -93,7 +93,7 @@ func (c *checker) all() error {
 		{"event with a position that is in no timeline", checkHiddenPos},
 		{"event that is redacted by an unknown event", checkRedacted},
 		{"event with an unknown state key", checkStateKeys},
-		{"edge of an unknown event or an outlier, to", checkEdges},
+		{"edge of an unknown event, an outlier or a waiting event, to", checkEdges},
 		{"auth events of an unknown event", checkAuth},
 		{"gap at an unknown event", checkGaps},
 		{"membership by an unknown event, of", checkMemberEvents},

@@ -259,8 +259,8 @@ type Successor struct {
 	EventStatus
 }
 
-// Successors returns the stored events of a room, outliers aside, that name
-// any of the ids among their prev_events, by local id.
+// Successors returns the stored events of a room, outliers and waiting ones
+// aside, that name any of the ids among their prev_events, by local id.
 func (tx *Tx) Successors(roomNID int64, ids []spec.EventID) ([]Successor, error) {
 	var out []Successor
 	for part := range slices.Chunk(ids, listMax) {

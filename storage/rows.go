@@ -192,7 +192,7 @@ func (e *EventRow) after() any {
 
 // eachEdge calls fn for the rows that an event has in the graphs.
 func (e *EventRow) eachEdge(fn func(Row)) {
-	if e.Kind != StateNone {
+	if e.Kind != StateNone && e.Kind != StateWaiting { // both get their place in the graph later, if at all
 		for _, id := range e.Event.Prev {
 			fn(&edgeRow{room: e.RoomNID, prev: id, event: e.NID})
 		}
