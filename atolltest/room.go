@@ -137,11 +137,11 @@ func (s *Server) Sees(room spec.RoomID, id spec.EventID) {
 	Eventually(s.T, fmt.Sprintf("%s sees %s", s.Name(), id), func() bool { return s.Status(room, id) == "told" })
 }
 
-// State returns the content of a current state event as readers see it, nil if
-// there is none.
-func (s *Server) State(room spec.RoomID, eventType, key string) map[string]any {
+// StateEvent returns a current state event as readers see it, nil if there is
+// none.
+func (s *Server) StateEvent(room spec.RoomID, eventType, key string) *spec.Event {
 	s.T.Helper()
-	var content map[string]any
+	var event *spec.Event
 	err := s.DB.Read(context.Background(), func(tx *storage.Tx) error {
 		r, err := tx.RoomByID(room)
 		if err != nil {
@@ -152,14 +152,26 @@ func (s *Server) State(room spec.RoomID, eventType, key string) map[string]any {
 			return err
 		}
 		rows, err := tx.EventsByNIDs([]int64{leaf.Event})
-		if err != nil || len(rows) == 0 {
-			return err
+		if err == nil && len(rows) > 0 {
+			event = rows[0].Event
 		}
-		return json.Unmarshal(rows[0].Event.Content, &content)
+		return err
 	})
 	if !errors.Is(err, storage.ErrNotFound) {
 		must(s.T, err)
 	}
+	return event
+}
+
+// State is the content of StateEvent, nil if there is none.
+func (s *Server) State(room spec.RoomID, eventType, key string) map[string]any {
+	s.T.Helper()
+	ev := s.StateEvent(room, eventType, key)
+	if ev == nil {
+		return nil
+	}
+	var content map[string]any
+	must(s.T, json.Unmarshal(ev.Content, &content))
 	return content
 }
 
@@ -267,6 +279,12 @@ func (u *User) Event(room spec.RoomID, eventType string, key *string, content an
 	ev, err := b.Build(rules, u.Name(), u.Key)
 	must(u.T, err)
 	return ev
+}
+
+// As is the server's view of rooms with the name and the key of another: what
+// that one could make up if it saw the same.
+func (s *Server) As(other *Server) *Server {
+	return &Server{T: s.T, DB: s.DB, Server: other.Server, Key: other.Key}
 }
 
 // Message is Event for a message.

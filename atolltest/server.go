@@ -38,6 +38,7 @@ type Server struct {
 	Key     spec.SigningKey
 	// Remote makes requests in the name of the server.
 	Remote *federation.Client
+	Sender *federation.Sender
 	// Handler answers the requests of others, after Intercept.
 	Handler *federation.Handler
 
@@ -95,9 +96,13 @@ func (n *Network) start(host string) *Server {
 		Passwords: server.CheapPasswords(), Registration: server.RegistrationOptions{Mode: server.RegistrationOpen},
 	})
 	must(t, err)
+	s.Sender = federation.NewSender(federation.SenderOptions{
+		Name: name, Store: federation.StoredSender(s.DB), Transport: s.Remote, Log: log,
+	})
+	published := federation.NewPublishedKeys(name, keys, time.Now)
 	s.Handler = federation.NewHandler(federation.HandlerOptions{
-		Server: s.Server, Authenticate: s.Remote.Authenticate, Version: "test", Log: log,
-		Keys: federation.NewPublishedKeys(name, keys, time.Now),
+		Server: s.Server, Authenticate: s.Remote.Authenticate, Version: "test", Log: log, HeardFrom: s.Sender.Heard,
+		Keys: published, Notary: federation.NewNotary(s.Remote.Keys(), published),
 	})
 	web.StartTLS()
 	s.run(web)
@@ -108,7 +113,7 @@ func (n *Network) start(host string) *Server {
 func (s *Server) run(web *httptest.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
-	for _, part := range []func(context.Context) error{s.Server.Run, s.deliver} {
+	for _, part := range []func(context.Context) error{s.Server.Run, s.Sender.Run} {
 		parts.Go(func() {
 			if err := part(ctx); err != nil && ctx.Err() == nil {
 				s.T.Errorf("%s: %v", s.Name(), err)

@@ -21,10 +21,6 @@ const specification = "../../shared/matrix-spec/data/api"
 // serve, by the reason. An endpoint leaves the list when it is in the route
 // table: the test insists.
 var later = map[string]string{
-	"served by the handler of keys": `
-		GET /_matrix/key/v2/server
-		GET /_matrix/key/v2/query/{serverName}
-		POST /_matrix/key/v2/query`,
 	"served by the client API's handler, which owns the well-known paths": `
 		GET /.well-known/matrix/server`,
 	"devices and end-to-end encryption": `
@@ -52,6 +48,8 @@ var later = map[string]string{
 // extensions lists what is served beyond the specification, and why.
 var extensions = map[string]string{
 	"PUT /_matrix/federation/v1/send_join/{roomId}/{eventId}":  "for servers that have not learnt version 2",
+	"GET /_matrix/key/v2/server/{keyId}":                       "the path of before 1.6",
+	"GET /_matrix/key/v2/query/{serverName}/{keyId}":           "the path of before 1.6",
 	"PUT /_matrix/federation/v1/send_leave/{roomId}/{eventId}": "for servers that have not learnt version 2",
 }
 

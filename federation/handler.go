@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/labstack/echo/v4"
 
 	"atoll/server"
@@ -26,8 +27,9 @@ type HandlerOptions struct {
 	// Authenticate tells which server made a request, whose body has been read:
 	// (*Client).Authenticate outside of tests.
 	Authenticate func(ctx context.Context, r *http.Request, body []byte) (spec.ServerName, error)
-	// Keys answers the requests below /_matrix/key/. Nil: 404.
-	Keys http.Handler
+	// Keys are this server's own; Notary answers for those of others.
+	Keys   *PublishedKeys
+	Notary *Notary
 	// Version is what this server says about itself.
 	Version string
 	// HeardFrom, when set, is told of every request that a server has signed: it
@@ -91,13 +93,7 @@ func NewHandler(o HandlerOptions) *Handler {
 }
 
 // ServeHTTP implements http.Handler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h.opts.Keys != nil && strings.HasPrefix(r.URL.Path, "/_matrix/key/") {
-		h.opts.Keys.ServeHTTP(w, r)
-		return
-	}
-	h.echo.ServeHTTP(w, r)
-}
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.echo.ServeHTTP(w, r) }
 
 // route is one line of the table. Path is as in the specification.
 type route struct {
@@ -200,6 +196,8 @@ func (h *Handler) identify(ctx context.Context, rt route, r *request) (err error
 	signed := r.body
 	if len(signed) == 0 {
 		signed = nil // Spec: content is left out where there is no body
+	} else if !jsontext.Value(signed).IsValid(lenient) { // nothing that could be signed
+		return spec.Errorf(spec.CodeNotJSON, nil, "the body is not valid JSON")
 	}
 	if r.origin, err = h.opts.Authenticate(ctx, r.http, signed); err != nil {
 		return err

@@ -13,8 +13,15 @@ import (
 // table lists every endpoint that is served, with its path as in the
 // specification. A test compares it with that.
 func (h *Handler) table() []route {
+	const keys = "/_matrix/key/v2"
 	return []route{
+		{"GET", keys + "/server", true, 0, h.ownKeys},
+		{"GET", keys + "/server/{keyId}", true, 0, h.ownKeys},
+		{"POST", keys + "/query", true, 0, h.queryKeys},
+		{"GET", keys + "/query/{serverName}", true, 0, h.queryServerKeys},
+		{"GET", keys + "/query/{serverName}/{keyId}", true, 0, h.queryServerKeys},
 		{"GET", v1 + "/version", true, 0, h.version},
+
 		{"PUT", v1 + "/send/{txnId}", false, maxTransactionBody, h.send},
 
 		{"GET", v1 + "/event/{eventId}", false, 0, h.event},
