@@ -3,7 +3,9 @@ package spec
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
+	"fmt"
 	"strconv"
 )
 
@@ -20,17 +22,26 @@ type EventBuilder struct {
 	OriginServerTS int64   // milliseconds since 1970
 	Redacts        EventID // put where the room version wants it; "": none
 	Unsigned       []byte  // goes to Event.Unsigned, is not part of the PDU
+	// ReferenceHash returns Event.ReferenceHash of an event of Prev or Auth. Room
+	// versions 1 and 2 cannot do without where there is one; others never call it.
+	ReferenceHash func(EventID) ([32]byte, error)
 }
 
 // Build makes the event, hashed and signed by origin. Errors are *Error:
 // CodeBadJSON where content is not what the room version permits, CodeTooLarge
-// where a size limit is exceeded, CodeUnsupportedRoomVersion in room versions 1
-// and 2, whose events need the hashes of others.
+// where a size limit is exceeded; those of ReferenceHash are wrapped.
+//
+// In room versions 1 and 2 the ID that the sender has to choose is a hash of
+// everything else that is in the event, so that equal events have equal IDs as
+// they have in the later versions.
 // Spec: server-server-api#adding-hashes-and-signatures-to-outgoing-events
 func (b EventBuilder) Build(rules *Rules, origin ServerName, key SigningKey) (*Event, error) {
 	proto, err := b.Template(rules)
 	if err != nil {
 		return nil, err
+	}
+	if rules.EventIDs == EventIDChosen {
+		proto = withMember(proto, "event_id", appendQuoted(nil, string(chooseEventID(proto, origin))))
 	}
 	json, err := rules.hashAndSign(proto, b.Type, string(origin), key)
 	if err != nil {
@@ -44,7 +55,7 @@ func (b EventBuilder) Build(rules *Rules, origin ServerName, key SigningKey) (*E
 	if err := e.check(f); err != nil {
 		return nil, err
 	}
-	if err := e.setID(nil, nil); err != nil {
+	if err := e.setID(f.eventID, nil); err != nil {
 		return nil, err
 	}
 	if e.Room == "" {
@@ -72,9 +83,6 @@ func (r *Rules) hashAndSign(proto []byte, eventType, origin string, key SigningK
 // Errors are those of Build, but for sizes, which are checked when it is built.
 // Spec: server-server-api#joining-rooms
 func (b EventBuilder) Template(rules *Rules) ([]byte, error) {
-	if rules.EventIDs == EventIDChosen {
-		return nil, Errorf(CodeUnsupportedRoomVersion, nil, "events of room version %s cannot be made here", rules.Version)
-	}
 	content, err := b.content(rules)
 	if err != nil {
 		return nil, err
@@ -83,11 +91,15 @@ func (b EventBuilder) Template(rules *Rules) ([]byte, error) {
 		b.Depth = limit // Spec: rooms/v6#event-format
 	}
 	dst := append(make([]byte, 0, 512+len(content)+64*(len(b.Prev)+len(b.Auth))), '{')
-	dst = appendIDs(appendKey(dst, "auth_events"), b.Auth)
+	if dst, err = b.appendReferences(appendKey(dst, "auth_events"), rules, b.Auth); err != nil {
+		return nil, err
+	}
 	dst = appendMember(dst, "content", content)
 	dst = strconv.AppendInt(appendKey(dst, "depth"), b.Depth, 10)
 	dst = strconv.AppendInt(appendKey(dst, "origin_server_ts"), b.OriginServerTS, 10)
-	dst = appendIDs(appendKey(dst, "prev_events"), b.Prev)
+	if dst, err = b.appendReferences(appendKey(dst, "prev_events"), rules, b.Prev); err != nil {
+		return nil, err
+	}
 	if b.Redacts != "" && !rules.RedactsInContent {
 		dst = appendText(dst, "redacts", string(b.Redacts))
 	}
@@ -124,20 +136,44 @@ func appendText(dst []byte, key, value string) []byte {
 	return appendQuoted(appendKey(dst, key), value)
 }
 
-func appendIDs(dst []byte, ids []EventID) []byte {
+// chooseEventID makes the ID of an event that has everything but that, hashes and
+// signatures. 24 characters of the hash are enough to never meet again, and leave
+// room for long server names. Spec: rooms/v1#event-ids
+func chooseEventID(proto []byte, origin ServerName) EventID {
+	sum := sha256.Sum256(proto)
+	return EventID("$" + base64.RawURLEncoding.EncodeToString(sum[:18]) + ":" + string(origin))
+}
+
+// appendReferences appends a list of events as the room version names them.
+// v1, v2: each with its reference hash. Spec: rooms/v1#event-format
+func (b EventBuilder) appendReferences(dst []byte, rules *Rules, ids []EventID) ([]byte, error) {
 	dst = append(dst, '[')
 	for i, id := range ids {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendQuoted(dst, string(id))
+		if rules.EventIDs != EventIDChosen {
+			dst = appendQuoted(dst, string(id)) // v3
+			continue
+		}
+		if b.ReferenceHash == nil {
+			return nil, fmt.Errorf("an event of room version %s needs the reference hash of %s", rules.Version, id)
+		}
+		sum, err := b.ReferenceHash(id)
+		if err != nil {
+			return nil, fmt.Errorf("reference hash of %s: %w", id, err)
+		}
+		dst = appendQuoted(append(dst, '['), string(id))
+		dst = base64.RawStdEncoding.AppendEncode(append(dst, `,{"sha256":"`...), sum[:])
+		dst = append(dst, `"}]`...)
 	}
-	return append(dst, ']')
+	return append(dst, ']'), nil
 }
 
 // ParseTemplate reads the event that another server proposes in its answer to
 // make_join, make_leave or make_knock. The caller checks that it is what was
-// asked for. Unknown members are dropped. Errors are *Error with CodeBadJSON.
+// asked for. Unknown members are dropped. The builder's ReferenceHash knows the
+// events that the proposal names. Errors are *Error with CodeBadJSON.
 // Spec: server-server-api#joining-rooms
 func ParseTemplate(rules *Rules, raw []byte) (EventBuilder, error) {
 	canon, err := rules.canonical(raw)
@@ -159,6 +195,29 @@ func ParseTemplate(rules *Rules, raw []byte) (EventBuilder, error) {
 	if err := e.check(f); err != nil {
 		return EventBuilder{}, err
 	}
-	return EventBuilder{Room: e.Room, Sender: e.Sender, Type: e.Type, State: e.State, Content: bytes.Clone(e.Content),
-		Prev: e.Prev, Auth: e.Auth, Depth: e.Depth, OriginServerTS: e.OriginServerTS}, nil
+	b := EventBuilder{Room: e.Room, Sender: e.Sender, Type: e.Type, State: e.State, Content: bytes.Clone(e.Content),
+		Prev: e.Prev, Auth: e.Auth, Depth: e.Depth, OriginServerTS: e.OriginServerTS}
+	if rules.EventIDs == EventIDChosen {
+		b.ReferenceHash = func(id EventID) ([32]byte, error) { return referenceHashIn(id, f.prevEvents, f.authEvents) }
+	}
+	return b, nil
+}
+
+// referenceHashIn finds the hash of an event in lists of references of room
+// versions 1 and 2.
+func referenceHashIn(id EventID, lists ...[]byte) (sum [32]byte, err error) {
+	for _, list := range lists {
+		for pair := range elements(list) {
+			if have, _ := text(firstElement(pair)); have != string(id) {
+				continue
+			}
+			for hashes := range elements(pair) {
+				encoded, _ := getText(hashes, "sha256")
+				if raw, err := decodeBase64(encoded); err == nil && len(raw) == len(sum) {
+					return [32]byte(raw), nil
+				}
+			}
+		}
+	}
+	return sum, Errorf(CodeBadJSON, nil, "there is no reference hash of %s", id)
 }

@@ -2,7 +2,10 @@ package spec
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -35,8 +38,11 @@ func testMessage(rules *Rules) EventBuilder {
 		Room: roomFor(rules), Sender: "@alice:domain", Type: TypeMessage,
 		Content: []byte(`{"msgtype":"m.text","body":"hello"}`),
 		Prev:    []EventID{"$prev"}, Auth: []EventID{"$a", "$b"}, Depth: 7, OriginServerTS: 1700000000000,
+		ReferenceHash: testReferenceHash,
 	}
 }
+
+func testReferenceHash(id EventID) ([32]byte, error) { return sha256.Sum256([]byte(id)), nil }
 
 func mustBuild(t testing.TB, rules *Rules, b EventBuilder) *Event {
 	t.Helper()
@@ -328,8 +334,69 @@ func TestOldEventFormat(t *testing.T) {
 	if got := e.RequiredSigners(); !slices.Equal(got, []ServerName{"domain", "other"}) {
 		t.Errorf("13-044 signers %v", got)
 	}
-	if _, err := testMessage(rulesV1).Build(rulesV1, "domain", testKey(t)); CodeOf(err) != CodeUnsupportedRoomVersion {
-		t.Errorf("build: %v", err)
+}
+
+func TestBuildOldEvents(t *testing.T) {
+	for _, rules := range []*Rules{rulesV1, rulesV2} {
+		b := testMessage(rules)
+		e := mustBuild(t, rules, b)
+		sum, _ := testReferenceHash("$prev")
+		want := `[["$prev",{"sha256":"` + base64.RawStdEncoding.EncodeToString(sum[:]) + `"}]]`
+		if got := get(e.JSON, "prev_events"); string(got) != want {
+			t.Errorf("18-006 prev_events %s, want %s", got, want)
+		}
+		if server, _ := e.ID.Server(); server != "domain" || string(get(e.JSON, "event_id")) != `"`+string(e.ID)+`"` {
+			t.Errorf("18-006 ID %s in %s", e.ID, e.JSON)
+		}
+		if again := mustBuild(t, rules, b); again.ID != e.ID {
+			t.Errorf("the same event is %s and then %s", e.ID, again.ID)
+		}
+		b.Depth++
+		if other := mustBuild(t, rules, b); other.ID == e.ID {
+			t.Error("two events have one ID")
+		}
+		if got := e.RequiredSigners(); !slices.Equal(got, []ServerName{"domain"}) {
+			t.Errorf("13-044 signers %v", got)
+		}
+		if err := e.VerifySignature("domain", "ed25519:1", testKey(t).Public()); err != nil {
+			t.Error(err)
+		}
+		unknown := errors.New("no such event")
+		b.ReferenceHash = func(EventID) ([32]byte, error) { return [32]byte{}, unknown }
+		if _, err := b.Build(rules, "domain", testKey(t)); !errors.Is(err, unknown) {
+			t.Errorf("without a hash: %v", err)
+		}
+		b.ReferenceHash = nil
+		if _, err := b.Build(rules, "domain", testKey(t)); err == nil {
+			t.Error("an event was built without the hashes that it needs")
+		}
+		b.Prev, b.Auth = nil, nil
+		if e := mustBuild(t, rules, b); string(get(e.JSON, "prev_events")) != "[]" {
+			t.Errorf("first event %s", e.JSON)
+		}
+	}
+}
+
+// 14-003 in old rooms: what another server proposes is completed with its hashes.
+func TestOldTemplate(t *testing.T) {
+	b := testMessage(rulesV2)
+	proto, err := b.Template(rulesV2)
+	if err != nil || get(proto, "event_id") != nil {
+		t.Fatalf("template %s, %v", proto, err)
+	}
+	got, err := ParseTemplate(rulesV2, proto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, want := mustBuild(t, rulesV2, got), mustBuild(t, rulesV2, b); e.ID != want.ID || !bytes.Equal(e.JSON, want.JSON) {
+		t.Errorf("built %s, want %s", e.JSON, want.JSON)
+	}
+	broken := bytes.Replace(proto, []byte(`{"sha256":`), []byte(`{"sha1":`), 1)
+	if got, err = ParseTemplate(rulesV2, broken); err == nil {
+		_, err = got.Build(rulesV2, "domain", testKey(t))
+	}
+	if CodeOf(err) != CodeBadJSON {
+		t.Errorf("template without hashes: %v", err)
 	}
 }
 
@@ -520,6 +587,7 @@ func TestTemplate(t *testing.T) {
 		t.Fatalf("%s, %v", proposal, err)
 	}
 	got, err := ParseTemplate(rulesV11, proposal)
+	b.ReferenceHash = nil // functions do not compare
 	if err != nil || !reflect.DeepEqual(got, b) {
 		t.Fatalf("got %+v, %v", got, err)
 	}

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"cmp"
+	"crypto/sha1"
 	"maps"
 	"math"
 	"slices"
@@ -30,6 +31,9 @@ func (r *refResolver) chain(id EventID) map[EventID]bool {
 }
 
 func (r *refResolver) resolve(states []stateMap) stateMap {
+	if r.rules.StateResolution == StateResolutionV1 {
+		return r.resolveV1(states)
+	}
 	unconflicted, forks := split(states)
 	full := map[EventID]bool{} // conflicted state set
 	for _, fork := range forks {
@@ -208,4 +212,62 @@ func (r *refResolver) mainlineOrder(tip EventID, set map[EventID]bool) []EventID
 	return slices.SortedFunc(maps.Keys(set), func(x, y EventID) int {
 		return cmp.Or(cmp.Compare(position(y), position(x)), r.compareAge(x, y))
 	})
+}
+
+// resolveV1 goes through the passes of the first algorithm, each over all states.
+// Spec: rooms/v1#state-resolution
+func (r *refResolver) resolveV1(states []stateMap) stateMap {
+	candidates := map[StateKey][]EventID{}
+	for _, state := range states {
+		for k, id := range state {
+			if !slices.Contains(candidates[k], id) {
+				candidates[k] = append(candidates[k], id)
+			}
+		}
+	}
+	result := stateMap{}
+	for k, ids := range candidates {
+		if len(ids) == 1 {
+			result[k] = ids[0]
+		} else {
+			slices.SortFunc(ids, r.compareDepth)
+		}
+	}
+	allowed := func(state stateMap, id EventID) bool { return Authorize(r.events[id], r.reader(state)) == nil }
+	for _, eventType := range []string{"m.room.power_levels", "m.room.join_rules", "m.room.member", ""} {
+		before := maps.Clone(result)
+		for k, ids := range candidates {
+			pass := k.Type
+			if pass != "m.room.power_levels" && pass != "m.room.join_rules" && pass != "m.room.member" {
+				pass = ""
+			}
+			if len(ids) == 1 || pass != eventType {
+				continue
+			}
+			if eventType == "" {
+				result[k] = ids[0]
+				for _, id := range ids {
+					if allowed(before, id) {
+						result[k] = id
+					}
+				}
+				continue
+			}
+			state := maps.Clone(before)
+			state[k] = ids[0]
+			for _, id := range ids[1:] {
+				if !allowed(state, id) {
+					break
+				}
+				state[k] = id
+			}
+			result[k] = state[k]
+		}
+	}
+	return result
+}
+
+func (r *refResolver) compareDepth(x, y EventID) int {
+	sumX, sumY := sha1.Sum([]byte(x)), sha1.Sum([]byte(y))
+	return cmp.Or(cmp.Compare(r.events[x].Depth, r.events[y].Depth), slices.Compare(sumY[:], sumX[:]))
 }

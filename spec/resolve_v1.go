@@ -23,6 +23,15 @@ func (r *resolver) resolveV1() error {
 		}
 		byKey[ev.Key()] = append(byKey[ev.Key()], ev)
 	}
+	// Only different events are a conflict here, one that some forks lack is not:
+	// the union of the states has it without further ado.
+	keys = slices.DeleteFunc(keys, func(k StateKey) bool {
+		if len(byKey[k]) > 1 {
+			return false
+		}
+		r.state[k] = byKey[k][0]
+		return true
+	})
 	authTypes := []string{TypePowerLevels, TypeJoinRules, TypeMember}
 	for _, eventType := range authTypes {
 		settled := map[StateKey]*Event{}
@@ -49,9 +58,7 @@ func (r *resolver) resolveV1() error {
 		if err != nil {
 			return err
 		}
-		if ev != nil {
-			r.state[k] = ev
-		}
+		r.state[k] = ev
 	}
 	return nil
 }
@@ -74,7 +81,9 @@ func (r *resolver) lastAllowed(events []*Event) (*Event, error) {
 	return last, nil
 }
 
-// deepestAllowed returns the deepest event that is allowed; nil if none is.
+// deepestAllowed returns the deepest event that is allowed. The specification does
+// not say what happens if none is; the servers that made these rooms then take
+// the least deep one, and so do we, since only agreement counts.
 func (r *resolver) deepestAllowed(events []*Event) (*Event, error) {
 	slices.SortFunc(events, compareV1)
 	for _, ev := range slices.Backward(events) {
@@ -82,7 +91,7 @@ func (r *resolver) deepestAllowed(events []*Event) (*Event, error) {
 			return ev, err
 		}
 	}
-	return nil, nil
+	return events[0], nil
 }
 
 // allowedV1 checks an event against what has been settled, the unconflicted

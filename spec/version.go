@@ -35,7 +35,8 @@ const (
 // changed after package initialisation.
 type Rules struct {
 	Version RoomVersion
-	// Supported: rooms of this version may be made and joined here.
+	// Supported: rooms of this version may be made and joined here, which is so
+	// for all that are known.
 	Supported bool
 
 	// Event format.
@@ -118,6 +119,7 @@ var (
 	// Spec: rooms/v1
 	rulesV1 = &Rules{
 		Version:               "1",
+		Supported:             true,
 		CreatorInContent:      true,
 		RedactionKeepsAliases: true,
 		EventIDSigned:         true,
@@ -129,7 +131,6 @@ var (
 	rulesV2 = with(rulesV1, "2", func(r *Rules) { r.StateResolution = StateResolutionV2 })
 	// Spec: rooms/v3
 	rulesV3 = with(rulesV2, "3", func(r *Rules) {
-		r.Supported = true
 		r.EventIDs = EventIDHash
 		r.EventIDSigned = false
 		r.RedactionAuth = false

@@ -12,7 +12,7 @@ func TestRulesOf(t *testing.T) {
 			t.Errorf("18-003 %q is a known version", v)
 		}
 	}
-	if got := fmt.Sprint(SupportedVersions()); got != "[3 4 5 6 7 8 9 10 11 12]" {
+	if got := fmt.Sprint(SupportedVersions()); got != "[1 2 3 4 5 6 7 8 9 10 11 12]" {
 		t.Errorf("supported %s", got)
 	}
 	if rules := mustRules(t, DefaultVersion); rules.Version != "12" || !rules.Supported {
@@ -24,7 +24,7 @@ func TestRulesOf(t *testing.T) {
 // says; the list is independent of how version.go derives one from the other.
 func TestRulesChangeWhere(t *testing.T) {
 	cases := map[string]struct{ from, until int }{
-		"Supported":                   {3, 12},
+		"Supported":                   {1, 12},
 		"StrictJSON":                  {6, 12},
 		"CreatorInContent":            {1, 10},
 		"RedactsInContent":            {11, 12},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"atoll/spec"
@@ -14,9 +15,6 @@ import (
 // maxPrev is how many predecessors an event may name.
 // Spec: server-server-api#pdus.
 const maxPrev = 20
-
-// maxDepth is the largest depth that canonical JSON can carry.
-const maxDepth = 1<<53 - 1
 
 // Proposal is an event that a local user, or this server for a user, wants in
 // the room.
@@ -61,13 +59,15 @@ func (c *Core) build(p Proposal) (*spec.Event, spec.Hash, error) {
 	}
 	b := spec.EventBuilder{
 		Room: c.cfg.Room, Sender: p.Sender, Type: p.Type, State: p.StateKey, Content: p.Content,
-		Auth: auth, OriginServerTS: p.OriginServerTS, Redacts: p.Redacts,
+		Auth: auth, OriginServerTS: p.OriginServerTS, Redacts: p.Redacts, ReferenceHash: c.referenceHash,
 	}
 	for _, e := range prev {
 		b.Prev = append(b.Prev, e.ID)
 		b.Depth = max(b.Depth, e.Depth)
 	}
-	b.Depth = min(b.Depth+1, maxDepth)
+	if b.Depth < math.MaxInt64 {
+		b.Depth++ // what is too much for the room version is capped when it is built
+	}
 	ev, err := b.Build(c.cfg.Rules, c.cfg.Server, c.cfg.Key)
 	return ev, before, err
 }
@@ -82,8 +82,21 @@ func (c *Core) Template(p Proposal) ([]byte, error) {
 	}
 	return spec.EventBuilder{
 		Room: ev.Room, Sender: ev.Sender, Type: ev.Type, State: ev.State, Content: ev.Content,
-		Prev: ev.Prev, Auth: ev.Auth, Depth: ev.Depth, OriginServerTS: ev.OriginServerTS,
+		Prev: ev.Prev, Auth: ev.Auth, Depth: ev.Depth, OriginServerTS: ev.OriginServerTS, ReferenceHash: c.referenceHash,
 	}.Template(c.cfg.Rules)
+}
+
+// referenceHash is what events of room versions 1 and 2 say of those before them.
+// Spec: rooms/v1#event-format
+func (c *Core) referenceHash(id spec.EventID) ([32]byte, error) {
+	row, err := c.Event(id)
+	switch {
+	case err != nil:
+		return [32]byte{}, err
+	case row == nil:
+		return [32]byte{}, fmt.Errorf("event %s is not here", id)
+	}
+	return row.Event.ReferenceHash(), nil
 }
 
 // parents returns the extremities that the next event will name and the state

@@ -685,7 +685,7 @@ func ids(v View) (out []spec.EventID) {
 // nothing that was acknowledged. A failing seed is replayed exactly by
 // -sim.seed.
 func TestSimulation(t *testing.T) {
-	for _, version := range []spec.RoomVersion{"10", "11", "12"} {
+	for _, version := range []spec.RoomVersion{"1", "2", "10", "11", "12"} {
 		t.Run("version "+string(version), func(t *testing.T) {
 			seeds := make([]uint64, *simSeeds)
 			for i := range seeds {
