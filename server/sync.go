@@ -38,8 +38,6 @@ type Sync struct {
 	woken       []*liveUser
 	wakeDevices map[*liveUser]string
 
-	stateLists *recent[int64, *stateList] // by room
-
 	lazy *lazyMembers
 
 	wakes atomic.Int64 // connections woken so far

@@ -300,21 +300,6 @@ func (u *Unit) each(fn func(Row)) {
 	}
 }
 
-// measure counts the unit's rows and bytes, about.
-func (u *Unit) measure() (rows, bytes int) {
-	u.each(func(r Row) {
-		rows++
-		bytes += r.size()
-	})
-	rows += len(u.Log)
-	bytes += 64 * len(u.Log)
-	if u.Room != nil {
-		rows++
-		bytes += 128 + 12*len(u.Room.Extremities)
-	}
-	return rows, bytes
-}
-
 // validate finds mistakes of the caller before they reach the database.
 func (u *Unit) validate() error {
 	if u.Room != nil && (u.Room.NID == 0 || u.Room.ID == "") {
