@@ -89,6 +89,7 @@ type logBatch struct {
 	// members are the memberships of live users that the piece changes, as they
 	// are at pos; rows with Membership "" are gone.
 	members  map[memberKey]*storage.MembershipRow
+	rooms    map[int64]spec.RoomID // ids of the rooms of members
 	redacted []int64 // events that redactions of the piece name
 }
 
@@ -206,14 +207,18 @@ func (s *Sync) completeMembers(tx *storage.Tx, b *logBatch) error {
 		}
 	}
 	s.mu.Unlock()
+	nids := make([]int64, 0, len(b.members))
 	for k := range b.members {
+		nids = append(nids, k.room)
 		row, err := tx.Membership(k.room, k.user)
 		if err != nil && !errors.Is(err, storage.ErrNotFound) {
 			return err
 		}
 		b.members[k] = &row
 	}
-	return nil
+	var err error
+	b.rooms, err = tx.RoomIDs(nids)
+	return err
 }
 
 // take brings memory up to the end of the batch and wakes whom it concerns.
@@ -297,7 +302,9 @@ func (s *Sync) takeUserLocked(u *liveUser, e *storage.LogEntry, b *logBatch) {
 			return
 		}
 		u.changes = append(u.changes, memberChange{pos: e.Pos, room: e.RoomNID, event: e.EventNID})
-		s.setMembershipLocked(u, e.RoomNID, row)
+		if w := s.setMembershipLocked(u, e.RoomNID, row); w != nil && w.id == "" {
+			w.id = b.rooms[w.nid]
+		}
 	}
 }
 
