@@ -33,6 +33,7 @@ type Sync struct {
 	windows   map[int64]*roomWindow
 	held      int // entries of all windows
 	users     map[spec.UserID]*liveUser
+	userRooms int // memberships of all users
 	// woken are the users whom the batch being taken in concerns, wakeDevices
 	// the only device where it is one.
 	woken       []*liveUser

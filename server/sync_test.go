@@ -822,6 +822,44 @@ func (s *Sync) whenWaiting(user spec.UserID, n int) {
 	}
 }
 
+func TestSyncForgetsUsers(t *testing.T) {
+	b := newSyncBed(t)
+	room := b.publicRoom()
+	b.joins(room, b.bob)
+	token := b.since(b.bob, "").NextBatch
+	drop := func() {
+		b.Sync.mu.Lock()
+		defer b.Sync.mu.Unlock()
+		for _, u := range b.Sync.users {
+			b.Sync.dropUserLocked(u)
+		}
+		if b.Sync.userRooms != 0 {
+			t.Errorf("%d memberships are left", b.Sync.userRooms)
+		}
+	}
+	t.Run("one who was forgotten goes on", func(t *testing.T) {
+		b.says(room, b.alice, "one")
+		drop()
+		wantText(t, "timeline", labels(b.since(b.bob, token).join(t, room).Timeline.Events), "one")
+	})
+	t.Run("one who waits goes on waiting", func(t *testing.T) {
+		token := b.since(b.bob, "").NextBatch
+		got := make(chan *SyncAnswer, 1)
+		go func() {
+			answer, err := b.Sync.Sync(context.Background(), SyncRequest{User: b.bob, Since: token, Timeout: time.Hour})
+			if err != nil {
+				t.Error(err)
+			}
+			got <- answer
+		}()
+		b.Sync.whenWaiting(b.bob, 1)
+		drop()
+		b.Sync.whenWaiting(b.bob, 1)
+		b.says(room, b.alice, "two")
+		wantText(t, "timeline", labels(b.read(<-got).join(t, room).Timeline.Events), "two")
+	})
+}
+
 // ptrTo returns a pointer to a copy of v.
 func ptrTo[T any](v T) *T { return &v }
 

@@ -21,7 +21,10 @@ const (
 
 // Bounds of what is kept of users that sync.
 const (
-	liveUsersMost   = 20_000
+	liveUsersMost = 20_000
+	// userRoomsMost bounds the memberships of all live users together, each some
+	// 200 bytes.
+	userRoomsMost   = 200_000
 	userChangesMost = 256
 )
 
@@ -120,14 +123,14 @@ func (s *Sync) live(ctx context.Context, id spec.UserID) (*liveUser, error) {
 	}
 }
 
-// admitLocked adds a user and drops one that has not synced for long if there
+// admitLocked adds a user and drops some that have not synced for long if there
 // are too many.
 func (s *Sync) admitLocked(u *liveUser) {
 	u.used = s.tick
-	if len(s.users) >= liveUsersMost {
+	for len(s.users) >= liveUsersMost || s.userRooms > userRoomsMost {
 		var oldest *liveUser
 		tried := 0
-		for _, o := range s.users {
+		for _, o := range s.users { // any few of them
 			if len(o.waiters) == 0 && o.rooms != nil && (oldest == nil || o.used < oldest.used) {
 				oldest = o
 			}
@@ -135,9 +138,10 @@ func (s *Sync) admitLocked(u *liveUser) {
 				break
 			}
 		}
-		if oldest != nil {
-			s.dropUserLocked(oldest)
+		if oldest == nil {
+			break // nearly all of them wait
 		}
+		s.dropUserLocked(oldest)
 	}
 	s.users[u.id] = u
 }
@@ -151,6 +155,8 @@ func (s *Sync) dropUserLocked(u *liveUser) {
 	for _, r := range u.rooms {
 		delete(r.window.users, u)
 	}
+	s.userRooms -= len(u.rooms)
+	u.rooms = nil
 	s.wakeLocked(u, "")
 }
 
@@ -197,6 +203,8 @@ func (s *Sync) load(ctx context.Context, u *liveUser) {
 // setMembershipLocked takes in a membership; a row with Membership "" is gone.
 func (s *Sync) setMembershipLocked(u *liveUser, room int64, row *storage.MembershipRow) *roomWindow {
 	w := s.windows[room]
+	s.userRooms -= len(u.rooms)
+	defer func() { s.userRooms += len(u.rooms) }()
 	if row.Membership == "" {
 		delete(u.rooms, room)
 		if w != nil {
