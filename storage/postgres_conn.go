@@ -22,7 +22,7 @@ var (
 	pgLockRooms = &stmt{text: `SELECT 1 FROM rooms WHERE nid = ANY($1::bigint[]) ORDER BY nid FOR UPDATE`}
 	// Moves the head of the log if it is where it is thought to be, and fails
 	// the transaction otherwise.
-	pgMoveHead = &stmt{text: `WITH done AS (UPDATE log_head SET pos = pos + $1 WHERE one = 1 AND pos = $2 RETURNING pos)
+	pgMoveHead = &stmt{text: `/* fails if another process was faster */ WITH done AS (UPDATE log_head SET pos = pos + $1 WHERE one = 1 AND pos = $2 RETURNING pos)
 		SELECT 1 / count(*)::int FROM done`}
 )
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
@@ -202,6 +203,52 @@ func followAll(t *testing.T, db *storage.DB, n int) {
 	if db.Head() < int64(n) {
 		t.Errorf("head %d after entry %d", db.Head(), n)
 	}
+}
+
+// Two processes write the same rows in opposite orders; as each sorts them,
+// neither waits for a row that the other holds while that waits for one of its.
+func TestPostgresLockOrder(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	var log bytes.Buffer
+	var mu sync.Mutex
+	o := storage.Options{Database: dsn, Log: slog.New(slog.NewTextHandler(lockedWriter{&mu, &log}, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	dbs := []*storage.DB{storagetest.OpenWith(t, o), storagetest.OpenWith(t, o)}
+	var wg sync.WaitGroup
+	for i, db := range dbs {
+		wg.Go(func() {
+			for round := range 40 {
+				u := &storage.Unit{}
+				for n := range 60 {
+					if i == 1 {
+						n = 59 - n
+					}
+					u.Nodes = append(u.Nodes, storage.NodeRow{RoomNID: 1, Hash: spec.Hash{byte(n), byte(round)}, Stored: []byte("x")})
+					u.Extra = append(u.Extra, &storage.DestinationRow{Server: spec.ServerName(fmt.Sprint("s", n)), Cursor: 1})
+				}
+				if _, err := db.Commit(context.Background(), u); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if log.Len() > 0 {
+		t.Errorf("logged:\n%s", &log)
+	}
+}
+
+// lockedWriter lets several goroutines write.
+type lockedWriter struct {
+	mu *sync.Mutex
+	to io.Writer
+}
+
+func (w lockedWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(b)
 }
 
 func TestPostgresStaleProcessConflicts(t *testing.T) {

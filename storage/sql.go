@@ -93,7 +93,7 @@ func newBulk(b bulk) *bulk {
 	text := out.renderArrays()
 	out.arrays = &stmt{text: text}
 	if strings.Contains(out.tail, "RETURNING") {
-		out.taken = &stmt{text: fmt.Sprintf(`WITH done AS (%s) SELECT 1 / (count(*) = $%d)::int FROM done`, text, len(out.types)+1)}
+		out.taken = &stmt{text: fmt.Sprintf(`/* fails if another process was faster */ WITH done AS (%s) SELECT 1 / (count(*) = $%d)::int FROM done`, text, len(out.types)+1)}
 	}
 	out.id = len(registry.bulks)
 	registry.bulks = append(registry.bulks, out)
