@@ -61,6 +61,7 @@ type accepted struct {
 	soft     bool   // soft-failed
 	live     bool   // goes to sync and senders if it is accepted
 	ours     bool
+	made     bool // built here a moment ago: the store need not be asked for it
 	gap      bool // some predecessors are unknown
 	afterGap bool // clients lack something between the last event and this one
 	reset    bool // it becomes the only extremity
@@ -108,9 +109,12 @@ func (c *Core) newRow(a accepted, d *delta) (*storage.EventRow, error) {
 		RoomNID: c.cfg.RoomNID, Event: a.event, Kind: storage.StateRoot,
 		Before: a.before, After: a.before, Rejected: a.rejected, SoftFailed: a.soft && a.rejected == "",
 	}
-	known, err := c.Event(a.event.ID)
-	if err != nil {
-		return nil, err
+	var known *storage.EventRow
+	var err error
+	if !a.made {
+		if known, err = c.Event(a.event.ID); err != nil {
+			return nil, err
+		}
 	}
 	if known != nil {
 		row.NID, row.StateKeyNID = known.NID, known.StateKeyNID

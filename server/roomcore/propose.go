@@ -44,7 +44,7 @@ func (c *Core) Propose(p Proposal) (*storage.EventRow, uint64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	row, seq, err := c.add(accepted{event: ev, before: before, live: true, ours: true, txn: p.Txn})
+	row, seq, err := c.add(accepted{event: ev, before: before, live: true, ours: true, made: true, txn: p.Txn})
 	return row, seq, c.spoiled(err)
 }
 
