@@ -2,6 +2,7 @@ package clientapi
 
 import (
 	"context"
+	"slices"
 
 	"atoll/server"
 	"atoll/spec"
@@ -11,7 +12,11 @@ import (
 func (h *Handler) loginFlows(context.Context, *request) (any, error) {
 	flows := []object{}
 	for _, name := range h.server.Accounts.LoginTypes() {
-		flows = append(flows, object{"type": name})
+		flow := object{"type": name}
+		if name == server.LoginByToken {
+			flow["get_login_token"] = true
+		}
+		flows = append(flows, flow)
 	}
 	return object{"flows": flows}, nil
 }
@@ -35,12 +40,25 @@ func (h *Handler) sessionAnswer(made server.NewSession) object {
 	// Clients of the r0 time want home_server as well.
 	answer := object{"user_id": made.User, "home_server": made.User.Server()}
 	if made.Token != "" {
-		answer["access_token"], answer["device_id"] = string(made.Token), made.Device
+		answer["device_id"] = made.Device
+		tokens(answer, made)
 	}
 	if h.opts.PublicURL != "" {
 		answer["well_known"] = h.discovery()
 	}
 	return answer
+}
+
+// tokens puts the tokens of a session into an answer.
+// Spec: client-server-api#refreshing-access-tokens
+func tokens(answer object, made server.NewSession) {
+	answer["access_token"] = string(made.Token)
+	if made.RefreshToken != "" {
+		answer["refresh_token"] = string(made.RefreshToken)
+	}
+	if made.Lifetime > 0 {
+		answer["expires_in_ms"] = made.Lifetime.Milliseconds()
+	}
 }
 
 // logout answers POST /logout. The body is of no interest.
@@ -66,20 +84,24 @@ func (h *Handler) whoami(_ context.Context, r *request) (any, error) {
 
 // capabilities answers GET /capabilities.
 // Spec: client-server-api#capabilities-negotiation
-func (h *Handler) capabilities(context.Context, *request) (any, error) {
+func (h *Handler) capabilities(_ context.Context, r *request) (any, error) {
 	versions := map[spec.RoomVersion]string{}
 	for _, v := range spec.SupportedVersions() {
 		versions[v] = "stable"
 	}
 	enabled := func(yes bool) object { return object{"enabled": yes} }
-	return object{"capabilities": object{
+	all := object{
 		"m.room_versions":            object{"default": spec.DefaultVersion, "available": versions},
-		"m.change_password":          enabled(false),
+		"m.change_password":          enabled(!r.session.Guest),
 		"m.3pid_changes":             enabled(false),
-		"m.get_login_token":          enabled(false),
+		"m.get_login_token":          enabled(slices.Contains(h.server.Accounts.LoginTypes(), server.LoginByToken) && !r.session.Guest),
 		"m.set_displayname":          enabled(true),
 		"m.set_avatar_url":           enabled(true),
 		"m.profile_fields":           enabled(true),
 		"m.forget_forced_upon_leave": enabled(false),
-	}}, nil
+	}
+	if r.session.Admin {
+		all["m.account_moderation"] = object{"lock": true, "suspend": true}
+	}
+	return object{"capabilities": all}, nil
 }

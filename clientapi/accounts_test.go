@@ -351,7 +351,8 @@ func TestDiscovery(t *testing.T) {
 		if preset == "" || r.Str("capabilities", "m.room_versions", "available", preset) != "stable" {
 			t.Error(r.Raw)
 		}
-		if r.At("capabilities", "m.change_password", "enabled") != false {
+		if r.At("capabilities", "m.change_password", "enabled") != true || r.At("capabilities", "m.get_login_token", "enabled") != false ||
+			r.At("capabilities", "m.account_moderation") != nil {
 			t.Error(r.Raw)
 		}
 	})

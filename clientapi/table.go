@@ -5,6 +5,7 @@ package clientapi
 func (h *Handler) table() []route {
 	const v3 = "/_matrix/client/v3"
 	const room = v3 + "/rooms/{roomId}"
+	const admin = "/_matrix/client/v1/admin"
 	const user = v3 + "/user/{userId}"
 	return []route{
 		{"GET", "/_matrix/client/versions", maybeUser, limitNone, h.versions},
@@ -13,6 +14,8 @@ func (h *Handler) table() []route {
 
 		{"GET", v3 + "/login", anyone, limitNone, h.loginFlows},
 		{"POST", v3 + "/login", anyone, limitLogin, h.login},
+		{"POST", "/_matrix/client/v1/login/get_token", userToken, limitLogin, h.loginToken},
+		{"POST", v3 + "/refresh", anyone, limitLogin, h.refresh},
 		{"POST", v3 + "/logout", lockedToken, limitNone, h.logout},
 		{"POST", v3 + "/logout/all", lockedToken, limitNone, h.logoutAll},
 		{"POST", v3 + "/register", anyone, limitLogin, h.register},
@@ -21,7 +24,21 @@ func (h *Handler) table() []route {
 		{"GET", "/_synapse/admin/v1/register", anyone, limitLogin, h.sharedNonce},
 		{"POST", "/_synapse/admin/v1/register", anyone, limitLogin, h.sharedRegister},
 		{"GET", v3 + "/account/whoami", guestToken, limitRead, h.whoami},
+		{"POST", v3 + "/account/password", userToken, limitLogin, h.changePassword},
+		{"POST", v3 + "/account/deactivate", userToken, limitLogin, h.deactivate},
 		{"GET", v3 + "/capabilities", guestToken, limitRead, h.capabilities},
+
+		{"GET", v3 + "/devices", guestToken, limitRead, h.devices},
+		{"GET", v3 + "/devices/{deviceId}", guestToken, limitRead, h.device},
+		{"PUT", v3 + "/devices/{deviceId}", guestToken, limitLight, h.renameDevice},
+		{"DELETE", v3 + "/devices/{deviceId}", userToken, limitLogin, h.deleteDevice},
+		{"POST", v3 + "/delete_devices", userToken, limitLogin, h.deleteDevices},
+
+		{"GET", v3 + "/admin/whois/{userId}", userToken, limitRead, h.whois},
+		{"GET", admin + "/lock/{userId}", userToken, limitRead, h.standing(locking)},
+		{"PUT", admin + "/lock/{userId}", userToken, limitLight, h.setStanding(locking)},
+		{"GET", admin + "/suspend/{userId}", userToken, limitRead, h.standing(suspending)},
+		{"PUT", admin + "/suspend/{userId}", userToken, limitLight, h.setStanding(suspending)},
 
 		{"GET", v3 + "/profile/{userId}", anyone, limitRead, h.profile},
 		{"GET", v3 + "/profile/{userId}/{keyName}", anyone, limitRead, h.profileField},

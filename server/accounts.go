@@ -19,21 +19,26 @@ type Accounts struct {
 	*base
 	passwords    *passwords
 	registration RegistrationOptions
+	options      SessionOptions
+	jwt          *jwtUsers // nil: nobody logs in so
 	uia          *UIA
 	sessions     *sessionCache
 	seen         *seenBuffer
 	nonces       *nonces
+	// parting is told when an account was deactivated; see partings.
+	parting chan struct{}
 	// follower stands where the log ended when there were no sessions in memory.
 	follower *storage.Follower
 }
 
 func newAccounts(b *base, o Options) *Accounts {
 	a := &Accounts{
-		base: b, passwords: newPasswords(o.Passwords), registration: o.Registration,
-		sessions: newSessionCache(), seen: newSeenBuffer(), nonces: newNonces(b.now),
+		base: b, passwords: newPasswords(o.Passwords), registration: o.Registration, options: o.Sessions,
+		jwt:      newJWTUsers(o.JWT, b.name, b.now),
+		sessions: newSessionCache(), seen: newSeenBuffer(), nonces: newNonces(b.now), parting: make(chan struct{}, 1),
 		follower: b.db.Follow(b.db.Head()),
 	}
-	a.uia = newUIA(a, b.now)
+	a.uia = newUIA(a, a, b.key.Private, b.now)
 	return a
 }
 
@@ -152,6 +157,9 @@ func (a *Accounts) ChangePassword(ctx context.Context, c PasswordChange) ([]stri
 		if err := tx.SetPasswordHash(c.User, hash); err != nil || !c.LogoutOthers {
 			return nil, err
 		}
+		if err := tx.DeleteLoginTokens(c.User); err != nil {
+			return nil, err
+		}
 		entries, err := deleteDevices(tx, c.User, func(device string) bool { return device != c.Device })
 		for _, e := range entries {
 			gone = append(gone, e.Device)
@@ -164,8 +172,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, c PasswordChange) ([]stri
 	return gone, nil
 }
 
-// Deactivation ends an account for good. The caller has been authenticated and
-// has the user's rooms left afterwards.
+// Deactivation ends an account for good. The caller has been authenticated.
 type Deactivation struct {
 	User spec.UserID
 	// Erase asks that the user's messages be hidden from those who join later.
@@ -173,7 +180,8 @@ type Deactivation struct {
 }
 
 // Deactivate removes password, sessions, devices, profile and account data of a
-// user. The name stays taken. Doing it twice is fine.
+// user. The name stays taken. Doing it twice is fine. The user's rooms are left
+// soon afterwards; see partings.
 // Spec: client-server-api#post_matrixclientv3accountdeactivate
 func (a *Accounts) Deactivate(ctx context.Context, d Deactivation) error {
 	err := a.revoke(ctx, d.User, func(tx *storage.Tx) ([]storage.LogEntry, error) {
@@ -188,6 +196,10 @@ func (a *Accounts) Deactivate(ctx context.Context, d Deactivation) error {
 	if err != nil {
 		return fmt.Errorf("deactivate %s: %w", d.User, err)
 	}
+	select {
+	case a.parting <- struct{}{}:
+	default: // it has been told
+	}
 	return nil
 }
 
@@ -201,14 +213,20 @@ type Standing struct{ Locked, Suspended, Admin *bool }
 // deactivated ones, M_FORBIDDEN for oneself and other administrators.
 // Spec: client-server-api#server-administration
 func (a *Accounts) SetStanding(ctx context.Context, by Session, user spec.UserID, s Standing) error {
-	target, err := a.Standing(ctx, by, user)
-	if err != nil {
+	if _, err := a.Moderated(ctx, by, user); err != nil {
 		return err
 	}
-	if target.Admin || user == by.User {
-		return spec.Errorf(spec.CodeForbidden, nil, "neither oneself nor another administrator can be locked or suspended")
-	}
 	return a.setStanding(ctx, user, s)
+}
+
+// Moderated returns an account to an administrator who may change its standing,
+// with the errors of SetStanding.
+func (a *Accounts) Moderated(ctx context.Context, by Session, user spec.UserID) (Account, error) {
+	target, err := a.Standing(ctx, by, user)
+	if err == nil && (target.Admin || user == by.User) {
+		err = spec.Errorf(spec.CodeForbidden, nil, "neither oneself nor another administrator can be locked or suspended")
+	}
+	return target, err
 }
 
 // Standing returns an account to an administrator, with the same errors as
@@ -256,8 +274,12 @@ func (a *Accounts) setStanding(ctx context.Context, user spec.UserID, s Standing
 	return nil
 }
 
-// mustExist gives M_NOT_FOUND for a user of this server who never registered.
+// mustExist gives M_NOT_FOUND for a user of this server who never registered or
+// was deactivated.
 func (a *Accounts) mustExist(ctx context.Context, user spec.UserID) error {
-	_, err := a.Account(ctx, user)
+	account, err := a.Account(ctx, user)
+	if err == nil && account.Deactivated {
+		return spec.Errorf(spec.CodeNotFound, nil, "this account was deactivated")
+	}
 	return err
 }

@@ -2,25 +2,48 @@ package server
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"atoll/spec"
 	"atoll/storage"
 )
 
-// LoginPassword is the one login type there is.
-const LoginPassword = "m.login.password"
+// The login types.
+const (
+	LoginPassword = "m.login.password"
+	// LoginByToken takes the tokens of CreateLoginToken.
+	LoginByToken = "m.login.token"
+	// LoginJWT takes JSON web tokens. No specification covers it.
+	LoginJWT = "org.matrix.login.jwt"
+)
+
+// SessionOptions says how long tokens live.
+type SessionOptions struct {
+	// AccessTokens is the lifetime of access tokens that can be refreshed; 0 for
+	// ever, as that of all others is.
+	AccessTokens time.Duration
+	// LoginTokens is the lifetime of login tokens; 0 for no such tokens.
+	LoginTokens time.Duration
+}
 
 // Login is a request for a session. Spec: client-server-api#legacy-login
 type Login struct {
 	Type       string     `json:"type"`
 	Identifier Identifier `json:"identifier"`
-	// User is the older form of the identifier.
+	// User is the older form of the identifier, Address that of one of a third
+	// party.
 	User     string `json:"user"`
+	Address  string `json:"address"`
 	Password Secret `json:"password"`
+	// Token is that of the types that take one.
+	Token Secret `json:"token"`
 	// Device is the id that the client wants; empty lets the server choose.
 	Device string `json:"device_id"`
 	// DeviceName is the display name of a new device; nil for none.
 	DeviceName *string `json:"initial_device_display_name"`
+	// RefreshToken asks for a refresh token.
+	RefreshToken bool `json:"refresh_token"`
 }
 
 // NewSession is a session that was just made, or only an account where no
@@ -30,45 +53,81 @@ type NewSession struct {
 	// Device and Token are empty if registration was to make no session.
 	Device string
 	Token  Secret
+	// RefreshToken is empty unless it was asked for.
+	RefreshToken Secret
+	// Lifetime is that of Token; 0: it does not end.
+	Lifetime time.Duration
 }
 
 // LoginTypes lists the types that Login takes.
-func (a *Accounts) LoginTypes() []string { return []string{LoginPassword} }
+func (a *Accounts) LoginTypes() []string {
+	types := []string{LoginPassword}
+	if a.options.LoginTokens > 0 {
+		types = append(types, LoginByToken)
+	}
+	if a.jwt != nil {
+		types = append(types, LoginJWT)
+	}
+	return types
+}
 
 // Login checks who somebody is and makes a session. Errors: M_UNKNOWN with 400
 // for an unknown type, M_MISSING_PARAM, M_FORBIDDEN for whatever is wrong with
-// name or password, M_USER_DEACTIVATED, M_USER_LOCKED.
+// name, password or token, M_USER_DEACTIVATED, M_USER_LOCKED.
 // Spec: client-server-api#post_matrixclientv3login
 func (a *Accounts) Login(ctx context.Context, l Login) (NewSession, error) {
-	switch {
-	case l.Type == "":
+	if l.Type == "" {
 		return NewSession{}, spec.Errorf(spec.CodeMissingParam, nil, "type is missing")
-	case l.Type != LoginPassword:
+	}
+	if !slices.Contains(a.LoginTypes(), l.Type) {
 		return NewSession{}, badRequest(spec.CodeUnknown, "this login type is not known")
-	case l.Identifier == Identifier{} && l.User == "":
-		return NewSession{}, spec.Errorf(spec.CodeMissingParam, nil, "identifier is missing")
-	case l.Password == "":
-		return NewSession{}, spec.Errorf(spec.CodeMissingParam, nil, "password is missing")
 	}
 	if err := l.checkDevice(); err != nil {
 		return NewSession{}, err
 	}
+	// todo spec: refuse device ids that equal one of the user's cross-signing
+	// keys. client-server-api#post_matrixclientv3login
+	switch l.Type {
+	case LoginByToken:
+		return a.loginByToken(ctx, l)
+	case LoginJWT:
+		return a.loginJWT(ctx, l)
+	}
+	return a.loginPassword(ctx, l)
+}
+
+func (a *Accounts) loginPassword(ctx context.Context, l Login) (NewSession, error) {
+	switch {
+	case l.Identifier == Identifier{} && l.User == "" && l.Address == "":
+		return NewSession{}, spec.Errorf(spec.CodeMissingParam, nil, "identifier is missing")
+	case l.Password == "":
+		return NewSession{}, spec.Errorf(spec.CodeMissingParam, nil, "password is missing")
+	}
 	// Identifiers of other kinds belong to nobody here and fail as a wrong
 	// password does.
 	u, err := a.checkAccount(ctx, userName(l.Identifier, l.User), l.Password)
-	switch {
-	case err != nil:
+	if err != nil {
 		return NewSession{}, err
-	case !u.OK:
-		return NewSession{}, spec.Errorf(spec.CodeForbidden, nil, "wrong user name or password")
-	case u.row.Deactivated != 0:
-		return NewSession{}, spec.Errorf(spec.CodeUserDeactivated, nil, "this account was deactivated")
-	case u.row.Locked:
-		return NewSession{}, errLocked()
 	}
-	// todo spec: refuse device ids that equal one of the user's cross-signing
-	// keys. client-server-api#post_matrixclientv3login
-	return a.startSession(ctx, u, l)
+	if !u.OK {
+		return NewSession{}, spec.Errorf(spec.CodeForbidden, nil, "wrong user name or password")
+	}
+	rehash := ""
+	if u.Stale {
+		if rehash, err = a.passwords.hash(ctx, l.Password); err != nil {
+			return NewSession{}, err
+		}
+	}
+	return a.startSession(ctx, u.row.User, l, func(tx *storage.Tx, now storage.UserRow) error {
+		// The password was checked outside: it may have changed, or gone, since.
+		if now.PasswordHash != u.row.PasswordHash {
+			return spec.Errorf(spec.CodeForbidden, nil, "the account has just been changed")
+		}
+		if rehash == "" {
+			return nil
+		}
+		return tx.SetPasswordHash(now.User, rehash)
+	})
 }
 
 func (l Login) checkDevice() error {
@@ -78,41 +137,35 @@ func (l Login) checkDevice() error {
 	return checkDeviceID(l.Device)
 }
 
-func (a *Accounts) startSession(ctx context.Context, u checkedUser, l Login) (NewSession, error) {
-	rehash := ""
-	if u.Stale {
-		var err error
-		if rehash, err = a.passwords.hash(ctx, l.Password); err != nil {
-			return NewSession{}, err
-		}
-	}
+// startSession makes a session of a user, unless check, which sees the account
+// as it is, has something against it.
+func (a *Accounts) startSession(ctx context.Context, user spec.UserID, l Login, check func(*storage.Tx, storage.UserRow) error) (NewSession, error) {
 	var made NewSession
 	start := func(tx *storage.Tx) (entries []storage.LogEntry, err error) {
-		// The password was checked outside: it may have changed, or gone, since.
-		now, err := tx.User(u.row.User)
-		if err != nil {
+		now, err := tx.User(user)
+		switch {
+		case err != nil:
+			return nil, err
+		case now.Deactivated != 0:
+			return nil, spec.Errorf(spec.CodeUserDeactivated, nil, "this account was deactivated")
+		case now.Locked:
+			return nil, errLocked()
+		}
+		if err := check(tx, now); err != nil {
 			return nil, err
 		}
-		if now.PasswordHash != u.row.PasswordHash || now.Locked {
-			return nil, spec.Errorf(spec.CodeForbidden, nil, "the account has just been changed")
-		}
-		if rehash != "" {
-			if err := tx.SetPasswordHash(u.row.User, rehash); err != nil {
-				return nil, err
-			}
-		}
-		made, entries, err = a.insertSession(tx, u.row.User, l)
+		made, entries, err = a.insertSession(tx, user, l)
 		return entries, err
 	}
 	var err error
 	if l.Device != "" {
 		// The device may exist, and then its older tokens end.
-		err = a.revoke(ctx, u.row.User, start)
+		err = a.revoke(ctx, user, start)
 	} else {
 		err = a.write(ctx, start)
 	}
 	if err != nil {
-		return NewSession{}, fault(err, "start a session of %s", u.row.User)
+		return NewSession{}, fault(err, "start a session of %s", user)
 	}
 	return made, nil
 }
@@ -121,7 +174,7 @@ func (a *Accounts) startSession(ctx context.Context, u checkedUser, l Login) (Ne
 // has it. Tokens that the device had end. The entries announce a new device.
 // Spec: client-server-api#relationship-between-access-tokens-and-devices
 func (a *Accounts) insertSession(tx *storage.Tx, user spec.UserID, l Login) (NewSession, []storage.LogEntry, error) {
-	made := NewSession{User: user, Device: orDefault(l.Device, newDeviceID()), Token: newToken()}
+	made, row := a.issue(NewSession{User: user, Device: orDefault(l.Device, newDeviceID())}, l.RefreshToken)
 	device := storage.DeviceRow{User: user, Device: made.Device, Created: a.ms()}
 	if l.DeviceName != nil {
 		device.Name = *l.DeviceName
@@ -138,8 +191,7 @@ func (a *Accounts) insertSession(tx *storage.Tx, user spec.UserID, l Login) (New
 	if err != nil {
 		return NewSession{}, nil, err
 	}
-	hash := hashToken(made.Token)
-	return made, entries, tx.InsertSession(storage.SessionRow{TokenHash: hash[:], User: user, Device: made.Device, Created: a.ms()})
+	return made, entries, tx.InsertSession(row)
 }
 
 // badRequest is an error with status 400 whatever the code's own is.

@@ -35,9 +35,46 @@ type RegistrationOptions struct {
 	SharedSecret Secret
 	// Guests may make accounts without a password.
 	Guests bool
+	// Policies are the documents that whoever makes an account has to accept.
+	Policies []Policy
 	// Exclusive tells whether a user id is reserved to an application service;
 	// nil if none is.
 	Exclusive func(spec.UserID) bool
+}
+
+// Policy is a document in one language. Those with the same id are the same in
+// several languages and have the same version.
+type Policy struct{ ID, Version, Language, Name, URL string }
+
+// stages are what somebody has to go through to make an account.
+func (o RegistrationOptions) stages() []string {
+	var stages []string
+	if o.Mode == RegistrationToken {
+		stages = append(stages, StageRegistrationToken)
+	}
+	if len(o.Policies) > 0 {
+		stages = append(stages, StageTerms)
+	}
+	if len(stages) == 0 {
+		stages = append(stages, StageDummy)
+	}
+	return stages
+}
+
+// params is what clients need to know of the stages.
+// Spec: client-server-api#terms-of-service-at-registration
+func (o RegistrationOptions) params() map[string]any {
+	if len(o.Policies) == 0 {
+		return nil
+	}
+	policies := map[string]map[string]any{}
+	for _, p := range o.Policies {
+		if policies[p.ID] == nil {
+			policies[p.ID] = map[string]any{"version": p.Version}
+		}
+		policies[p.ID][p.Language] = map[string]string{"name": p.Name, "url": p.URL}
+	}
+	return map[string]any{StageTerms: map[string]any{"policies": policies}}
 }
 
 // Register is a request for an account. Spec: client-server-api#legacy-account-registration
@@ -47,9 +84,11 @@ type Register struct {
 	// Device, DeviceName: see Login.
 	Device       string   `json:"device_id"`
 	DeviceName   *string  `json:"initial_device_display_name"`
+	RefreshToken bool     `json:"refresh_token"`
 	InhibitLogin bool     `json:"inhibit_login"`
 	Auth         *UIAAuth `json:"auth"`
-	// Guest asks for a guest account; everything but DeviceName is ignored then.
+	// Guest asks for a guest account; of the rest only DeviceName and RefreshToken
+	// count then.
 	Guest bool `json:"-"`
 }
 
@@ -73,23 +112,21 @@ func (a *Accounts) Register(ctx context.Context, r Register) (NewSession, error)
 			return NewSession{}, err
 		}
 	}
-	login := Login{Device: r.Device, DeviceName: r.DeviceName}
+	login := Login{Device: r.Device, DeviceName: r.DeviceName, RefreshToken: r.RefreshToken}
 	if err := login.checkDevice(); err != nil {
 		return NewSession{}, err
 	}
-	stage := StageDummy
-	if a.registration.Mode == RegistrationToken {
-		stage = StageRegistrationToken
-	}
 	// Clients send the name only with the last request, so the session is not
 	// bound to it: all that it authorises is one account.
-	grant, err := a.uia.Authorize(ctx, UIARequest{Operation: "register", Flows: [][]string{{stage}}, Auth: r.Auth})
+	grant, err := a.uia.Authorize(ctx, UIARequest{
+		Operation: "register", Flows: [][]string{a.registration.stages()}, Params: a.registration.params(), Auth: r.Auth,
+	})
 	if err != nil {
 		return NewSession{}, err
 	}
 	made, err := a.create(ctx, newAccount{user: user, password: r.Password, token: grant.RegistrationToken, login: login, inhibitLogin: r.InhibitLogin})
 	if err == nil {
-		a.uia.Finish(grant.Session)
+		a.finish(ctx, grant.Session)
 	}
 	return made, err
 }
@@ -102,7 +139,7 @@ func (a *Accounts) registerGuest(ctx context.Context, r Register) (NewSession, e
 	if err != nil {
 		return NewSession{}, err
 	}
-	login := Login{DeviceName: r.DeviceName}
+	login := Login{DeviceName: r.DeviceName, RefreshToken: r.RefreshToken}
 	if err := login.checkDevice(); err != nil {
 		return NewSession{}, err
 	}
@@ -179,6 +216,7 @@ func lowerASCII(s string) string {
 type newAccount struct {
 	user         spec.UserID
 	guest, admin bool
+	passwordless bool // it is logged into in another way; guests are never
 	password     Secret
 	displayName  string
 	// token is the registration token to be used up; empty if none is.
@@ -190,7 +228,7 @@ type newAccount struct {
 // create writes an account and its first session.
 func (a *Accounts) create(ctx context.Context, n newAccount) (NewSession, error) {
 	row := storage.UserRow{User: n.user, Guest: n.guest, Admin: n.admin, Created: a.ms()}
-	if !n.guest {
+	if !n.guest && !n.passwordless {
 		if err := a.passwords.checkNew(n.password); err != nil {
 			return NewSession{}, err
 		}

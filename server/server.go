@@ -29,6 +29,8 @@ type Options struct {
 
 	Registration RegistrationOptions
 	Passwords    PasswordOptions
+	Sessions     SessionOptions
+	JWT          JWTOptions
 }
 
 // Server is the engine of one homeserver process. What it does lies in its
@@ -82,7 +84,8 @@ func New(o Options) (*Server, error) {
 	s.Aliases = s.Rooms.aliases
 	s.Sync = newSync(b, s.Rooms)
 	s.Transactions = newTransactions(b, s.Rooms, map[string]edu{})
-	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Accounts.passwords.settle, s.Rooms.run, s.Sync.follow, s.Transactions.prune)
+	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Accounts.passwords.settle, s.Accounts.pruneLogins,
+		(&partings{base: b, accounts: s.Accounts, rooms: s.Rooms}).run, s.Rooms.run, s.Sync.follow, s.Transactions.prune)
 	return s, nil
 }
 

@@ -25,6 +25,7 @@ type Session struct {
 	Suspended bool
 
 	locked  bool
+	unused  bool  // it replaces another session once it is used
 	expires int64 // ms since the epoch, 0: never
 }
 
@@ -71,7 +72,7 @@ func (a *Accounts) Authenticate(ctx context.Context, c Credentials) (Session, er
 	hash := hashToken(c.Token)
 	session, err := a.lookUp(ctx, hash)
 	if errors.Is(err, storage.ErrNotFound) {
-		return Session{}, spec.Errorf(spec.CodeUnknownToken, nil, "this access token is not known")
+		return Session{}, errUnknownToken()
 	}
 	if err != nil {
 		return Session{}, fmt.Errorf("look up a session: %w", err)
@@ -84,8 +85,19 @@ func (a *Accounts) Authenticate(ctx context.Context, c Credentials) (Session, er
 	if session.locked && !c.AllowLocked {
 		return Session{}, errLocked()
 	}
+	if session.unused {
+		if err := a.settle(ctx, session, hash); errors.Is(err, storage.ErrNotFound) {
+			return Session{}, errUnknownToken()
+		} else if err != nil {
+			return Session{}, err
+		}
+	}
 	a.seen.note(storage.DeviceSeen{User: session.User, Device: session.Device, At: a.ms(), IP: clip(c.IP), UserAgent: clip(c.UserAgent)})
 	return session, nil
+}
+
+func errUnknownToken() error {
+	return spec.Errorf(spec.CodeUnknownToken, nil, "this access token is not known")
 }
 
 func errLocked() *spec.Error {
@@ -110,8 +122,11 @@ func (a *Accounts) lookUp(ctx context.Context, hash tokenHash) (Session, error) 
 	s := Session{
 		User: row.User, Device: row.Device, expires: row.Expires,
 		Guest: row.Account.Guest, Admin: row.Account.Admin, Suspended: row.Account.Suspended, locked: row.Account.Locked,
+		unused: row.ReplacesHash != nil,
 	}
-	a.sessions.put(hash, s, since)
+	if !s.unused {
+		a.sessions.put(hash, s, since)
+	}
 	return s, nil
 }
 
@@ -137,6 +152,9 @@ func (a *Accounts) Logout(ctx context.Context, s Session) error {
 // Spec: client-server-api#post_matrixclientv3logoutall
 func (a *Accounts) LogoutAll(ctx context.Context, user spec.UserID) error {
 	err := a.revoke(ctx, user, func(tx *storage.Tx) ([]storage.LogEntry, error) {
+		if err := tx.DeleteLoginTokens(user); err != nil {
+			return nil, err
+		}
 		return deleteDevices(tx, user, func(string) bool { return true })
 	})
 	if err != nil {

@@ -1,9 +1,12 @@
 package server
 
 import (
-	"container/list"
+	"bytes"
 	"context"
-	"crypto/rand"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
 	"slices"
 	"sync"
 	"time"
@@ -18,12 +21,16 @@ const (
 	StageDummy             = "m.login.dummy"
 	StagePassword          = "m.login.password"
 	StageRegistrationToken = "m.login.registration_token"
+	StageTerms             = "m.login.terms"
+	// StageJWT is for accounts that log in so and have no password. No
+	// specification covers it.
+	StageJWT = LoginJWT
 )
 
 const (
 	// uiaLifetime is how long a client may take to go through the stages.
 	uiaLifetime = 15 * time.Minute
-	// uiaSessions bounds the sessions in memory; the oldest go first.
+	// uiaSessions bounds the sessions whose progress is in memory.
 	uiaSessions = 10_000
 )
 
@@ -81,31 +88,56 @@ type stageChecker interface {
 	checkPassword(ctx context.Context, name string, password Secret) (spec.UserID, bool, error)
 	// checkRegistrationToken tells whether the token would be taken now.
 	checkRegistrationToken(ctx context.Context, token Secret) (bool, error)
+	// checkJWT tells whether a JSON web token is good, and returns whose it is.
+	checkJWT(ctx context.Context, token Secret) (spec.UserID, bool, error)
 }
 
-// UIA keeps the sessions of user-interactive authentication, in memory: a
-// restart makes clients begin again. It is safe for concurrent use.
+// UIA does user-interactive authentication. A session's id says itself what the
+// session is for and until when, so that beginning one takes no memory and
+// outlives a restart. What is kept is the stages that are done: in memory, and
+// in the store while there are more to come. It is safe for concurrent use.
 //
 // Spec: client-server-api#user-interactive-authentication-api
 type UIA struct {
-	check stageChecker
-	now   func() time.Time
+	check  stageChecker
+	store  progressStore
+	secret []byte // authenticates the ids of sessions
+	now    func() time.Time
 
-	mu       sync.Mutex               // mu guards what follows
-	sessions map[string]*list.Element // of *uiaSession
-	byAge    *list.List               // oldest first
+	mu   sync.Mutex // mu guards done
+	done *recent[string, uiaProgress]
 }
 
+// progressStore keeps the stages that are done of sessions that need more.
+type progressStore interface {
+	loadProgress(ctx context.Context, session string) (uiaProgress, error)
+	saveProgress(ctx context.Context, session uiaSession) error
+	dropProgress(ctx context.Context, session string) error
+}
+
+// uiaProgress is how far a session has come.
+type uiaProgress struct {
+	completed []string
+	token     Secret // the registration token of that stage
+	stored    bool   // the store has it
+	spent     bool   // the operation was carried out
+}
+
+// uiaSession is a session whose id is in order.
 type uiaSession struct {
-	id, operation string
-	user          spec.UserID
-	expires       time.Time
-	completed     []string
-	token         Secret
+	id      string
+	expires time.Time
+	uiaProgress
 }
 
-func newUIA(check stageChecker, now func() time.Time) *UIA {
-	return &UIA{check: check, now: now, sessions: make(map[string]*list.Element), byAge: list.New()}
+// newUIA makes a UIA. The key must be the same after a restart, and secret.
+func newUIA(check stageChecker, store progressStore, key []byte, now func() time.Time) *UIA {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("sessions of user-interactive authentication"))
+	return &UIA{
+		check: check, store: store, secret: mac.Sum(nil), now: now,
+		done: newRecent[string, uiaProgress](uiaSessions),
+	}
 }
 
 // Authorize lets an operation pass whose stages are all done. Otherwise it
@@ -118,16 +150,16 @@ func (u *UIA) Authorize(ctx context.Context, r UIARequest) (UIAGrant, error) {
 		return UIAGrant{}, r.unauthorized(u.begin(r), nil)
 	}
 	// A client that knows the flow may send its first stage without a session.
-	id := r.Auth.Session
-	if id == "" {
-		id = u.begin(r).id
-	}
-	session, ok := u.session(id)
-	if !ok {
-		return UIAGrant{}, r.unauthorized(u.begin(r), spec.Errorf(spec.CodeUnknown, nil, "this authentication session is unknown or too old"))
-	}
-	if session.operation != r.Operation || session.user != r.User {
-		return UIAGrant{}, spec.Errorf(spec.CodeForbidden, nil, "this authentication session was begun for something else")
+	session := u.begin(r)
+	if r.Auth.Session != "" {
+		given, err := u.resume(ctx, r)
+		if err != nil {
+			return UIAGrant{}, err
+		}
+		if given.id == "" {
+			return UIAGrant{}, r.unauthorized(session, spec.Errorf(spec.CodeUnknown, nil, "this authentication session is unknown or too old"))
+		}
+		session = given
 	}
 	if stage := r.Auth.Type; stage != "" && !slices.Contains(session.completed, stage) && r.next(session.completed, stage) {
 		if err := u.try(ctx, r, &session); err != nil {
@@ -140,30 +172,36 @@ func (u *UIA) Authorize(ctx context.Context, r UIARequest) (UIAGrant, error) {
 	return UIAGrant{Session: session.id, RegistrationToken: session.token}, nil
 }
 
-// Finish forgets a session whose operation was carried out, so that it cannot
-// be carried out again. An empty or unknown session is fine.
-func (u *UIA) Finish(session string) {
+// Finish ends a session whose operation was carried out, so that it cannot be
+// carried out again: not without going through the stages again after a restart,
+// not at all before. An empty or unknown session is fine.
+func (u *UIA) Finish(ctx context.Context, session string) error {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	if e, ok := u.sessions[session]; ok {
-		u.dropLocked(e)
+	progress, _ := u.done.get(session)
+	u.done.put(session, uiaProgress{spent: true})
+	u.mu.Unlock()
+	if !progress.stored {
+		return nil
 	}
+	return u.store.dropProgress(ctx, session)
 }
 
 // try judges one stage and records it in the session if it succeeded.
 func (u *UIA) try(ctx context.Context, r UIARequest, session *uiaSession) error {
 	token := session.token
 	switch r.Auth.Type {
-	case StageDummy:
-	case StagePassword:
-		user, ok, err := u.check.checkPassword(ctx, userName(r.Auth.Identifier, r.Auth.User), r.Auth.Password)
+	case StageDummy, StageTerms:
+	case StagePassword, StageJWT:
+		user, ok, err := u.checkUser(ctx, r.Auth)
 		switch {
 		case err != nil:
 			return err
-		case !ok:
+		case !ok && r.Auth.Type == StagePassword:
 			return r.unauthorized(*session, spec.Errorf(spec.CodeForbidden, nil, "wrong user name or password"))
+		case !ok:
+			return r.unauthorized(*session, spec.Errorf(spec.CodeForbidden, nil, "the token is not valid"))
 		case r.User != "" && user != r.User:
-			return spec.Errorf(spec.CodeForbidden, nil, "that is another user's password")
+			return spec.Errorf(spec.CodeForbidden, nil, "that is another user's account")
 		}
 	case StageRegistrationToken:
 		ok, err := u.check.checkRegistrationToken(ctx, r.Auth.Token)
@@ -178,41 +216,82 @@ func (u *UIA) try(ctx context.Context, r UIARequest, session *uiaSession) error 
 		return r.unauthorized(*session, nil)
 	}
 	session.completed, session.token = append(slices.Clone(session.completed), r.Auth.Type), token
+	if !r.complete(session.completed) {
+		session.stored = true
+		if err := u.store.saveProgress(ctx, *session); err != nil {
+			return err
+		}
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if e, ok := u.sessions[session.id]; ok {
-		stored := *session
-		e.Value = &stored
-	}
+	u.done.put(session.id, session.uiaProgress)
 	return nil
 }
 
-// begin opens a session and makes room for it.
+// checkUser judges a stage that proves who somebody is.
+func (u *UIA) checkUser(ctx context.Context, auth *UIAAuth) (spec.UserID, bool, error) {
+	if auth.Type == StageJWT {
+		return u.check.checkJWT(ctx, auth.Token)
+	}
+	return u.check.checkPassword(ctx, userName(auth.Identifier, auth.User), auth.Password)
+}
+
+// The parts of a session's id, in bytes: a nonce, the end in ms, what it is for,
+// and the seal over all of that.
+const (
+	uiaNonce   = 12
+	uiaPurpose = 12
+	uiaSeal    = 16
+	uiaBody    = uiaNonce + 8 + uiaPurpose
+)
+
+// purpose is what tells the operation of one user from all others.
+func (r UIARequest) purpose() []byte {
+	sum := sha256.Sum256([]byte(string(r.User) + "\x00" + r.Operation))
+	return sum[:uiaPurpose]
+}
+
+func (u *UIA) seal(body []byte) []byte {
+	mac := hmac.New(sha256.New, u.secret)
+	mac.Write(body)
+	return mac.Sum(nil)[:uiaSeal]
+}
+
+// begin opens a session.
 func (u *UIA) begin(r UIARequest) uiaSession {
-	s := uiaSession{id: rand.Text(), operation: r.Operation, user: r.User, expires: u.now().Add(uiaLifetime)}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for e := u.byAge.Front(); e != nil && (u.byAge.Len() >= uiaSessions || !u.now().Before(e.Value.(*uiaSession).expires)); e = u.byAge.Front() {
-		u.dropLocked(e)
-	}
-	stored := s
-	u.sessions[s.id] = u.byAge.PushBack(&stored)
-	return s
+	expires := u.now().Add(uiaLifetime)
+	body := binary.BigEndian.AppendUint64(randomBytes(uiaNonce), uint64(expires.UnixMilli()))
+	body = append(body, r.purpose()...)
+	return uiaSession{id: base64.RawURLEncoding.EncodeToString(append(body, u.seal(body)...)), expires: expires}
 }
 
-// session returns a copy of a session that has not expired.
-func (u *UIA) session(id string) (uiaSession, bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	e, ok := u.sessions[id]
-	if !ok || !u.now().Before(e.Value.(*uiaSession).expires) {
-		return uiaSession{}, false
+// resume finds the session that a request names: none if there is no such, or if
+// it has expired; M_FORBIDDEN if it is for something else.
+func (u *UIA) resume(ctx context.Context, r UIARequest) (uiaSession, error) {
+	id := r.Auth.Session
+	raw, err := base64.RawURLEncoding.DecodeString(id)
+	if err != nil || len(raw) != uiaBody+uiaSeal || !hmac.Equal(raw[uiaBody:], u.seal(raw[:uiaBody])) {
+		return uiaSession{}, nil
 	}
-	return *e.Value.(*uiaSession), true
-}
-
-func (u *UIA) dropLocked(e *list.Element) {
-	delete(u.sessions, u.byAge.Remove(e).(*uiaSession).id)
+	expires := time.UnixMilli(int64(binary.BigEndian.Uint64(raw[uiaNonce:])))
+	if !u.now().Before(expires) {
+		return uiaSession{}, nil
+	}
+	if !bytes.Equal(raw[uiaNonce+8:uiaBody], r.purpose()) {
+		return uiaSession{}, spec.Errorf(spec.CodeForbidden, nil, "this authentication session was begun for something else")
+	}
+	u.mu.Lock()
+	progress, ok := u.done.get(id)
+	u.mu.Unlock()
+	if !ok {
+		if progress, err = u.store.loadProgress(ctx, id); err != nil {
+			return uiaSession{}, err
+		}
+	}
+	if progress.spent {
+		return uiaSession{}, nil
+	}
+	return uiaSession{id: id, expires: expires, uiaProgress: progress}, nil
 }
 
 // next tells whether some flow goes on from the completed stages with stage.

@@ -21,6 +21,27 @@ func (fakeStages) checkRegistrationToken(_ context.Context, token Secret) (bool,
 	return token == "right", nil
 }
 
+func (fakeStages) checkJWT(_ context.Context, token Secret) (spec.UserID, bool, error) {
+	return "@alice:hs", token == "right", nil
+}
+
+// fakeProgress keeps sessions in a map.
+type fakeProgress map[string]uiaProgress
+
+func (f fakeProgress) loadProgress(_ context.Context, session string) (uiaProgress, error) {
+	return f[session], nil
+}
+
+func (f fakeProgress) saveProgress(_ context.Context, s uiaSession) error {
+	f[s.id] = s.uiaProgress
+	return nil
+}
+
+func (f fakeProgress) dropProgress(_ context.Context, session string) error {
+	delete(f, session)
+	return nil
+}
+
 // wantAuthNeeded fails the test unless err is the 401 that asks for
 // authentication. It returns the error.
 func wantAuthNeeded(t *testing.T, claim string, err error) *spec.Error {
@@ -34,7 +55,7 @@ func wantAuthNeeded(t *testing.T, claim string, err error) *spec.Error {
 
 func TestUIAStages(t *testing.T) {
 	now := time.UnixMilli(0)
-	u := newUIA(fakeStages{}, func() time.Time { return now })
+	u := newUIA(fakeStages{}, fakeProgress{}, nil, func() time.Time { return now })
 	try := func(auth *UIAAuth) (UIAGrant, error) {
 		return u.Authorize(t.Context(), UIARequest{
 			Operation: "delete X", User: "@alice:hs", Auth: auth,
@@ -83,7 +104,7 @@ func TestUIAStages(t *testing.T) {
 	if _, err := try(&UIAAuth{Session: session}); err != nil {
 		t.Errorf("01-032 only a session that is done: %v", err)
 	}
-	u.Finish(session)
+	u.Finish(t.Context(), session)
 	_, err = try(&UIAAuth{Session: session})
 	if e := wantAuthNeeded(t, "a session whose operation was carried out", err); e.Fields["session"] == session {
 		t.Error("the session lives on")
@@ -92,7 +113,7 @@ func TestUIAStages(t *testing.T) {
 
 func TestUIASessionIsBound(t *testing.T) {
 	now := time.UnixMilli(0)
-	u := newUIA(fakeStages{}, func() time.Time { return now })
+	u := newUIA(fakeStages{}, fakeProgress{}, nil, func() time.Time { return now })
 	begin := UIARequest{Operation: "delete A", User: "@alice:hs", Flows: [][]string{{StageDummy}}, Auth: &UIAAuth{Type: StageDummy}}
 	grant, err := u.Authorize(t.Context(), begin)
 	if err != nil {
@@ -116,18 +137,54 @@ func TestUIASessionIsBound(t *testing.T) {
 	}
 }
 
-func TestUIASessionsAreBounded(t *testing.T) {
+func TestUIASessionsOutliveARestart(t *testing.T) {
 	now := time.UnixMilli(0)
-	u := newUIA(fakeStages{}, func() time.Time { return now })
-	for range uiaSessions + 10 {
-		u.begin(UIARequest{})
+	clock := func() time.Time { return now }
+	store := fakeProgress{}
+	first := newUIA(fakeStages{}, store, []byte("key"), clock)
+	r := UIARequest{
+		Operation: "register", Flows: [][]string{{StageRegistrationToken, StageTerms}},
+		Auth: &UIAAuth{Type: StageRegistrationToken, Token: "right"},
 	}
-	if len(u.sessions) != uiaSessions || u.byAge.Len() != uiaSessions {
-		t.Errorf("%d sessions, want %d", len(u.sessions), uiaSessions)
+	_, err := first.Authorize(t.Context(), r)
+	session := wantAuthNeeded(t, "the first of two stages", err).Fields["session"].(string)
+	second := newUIA(fakeStages{}, store, []byte("key"), clock)
+	r.Auth = &UIAAuth{Type: StageTerms, Session: session}
+	grant, err := second.Authorize(t.Context(), r)
+	if err != nil || grant.RegistrationToken != "right" || grant.Session != session {
+		t.Fatalf("the second stage after a restart: %+v, %v", grant, err)
 	}
-	now = now.Add(uiaLifetime)
-	u.begin(UIARequest{})
-	if len(u.sessions) != 1 {
-		t.Errorf("%d sessions after all but one have expired", len(u.sessions))
+	if err := second.Finish(t.Context(), session); err != nil || len(store) != 0 {
+		t.Errorf("after the end %d sessions are stored, %v", len(store), err)
+	}
+	r.Auth = &UIAAuth{Session: session}
+	third := newUIA(fakeStages{}, store, []byte("key"), clock)
+	for claim, u := range map[string]*UIA{"in the same process": second, "after another restart": third} {
+		_, err = u.Authorize(t.Context(), r)
+		if e := wantAuthNeeded(t, "a session that was used, "+claim, err); e.Fields["completed"] == nil == (u == second) {
+			t.Errorf("%s: %v", claim, e.Fields)
+		}
+	}
+	other := newUIA(fakeStages{}, store, []byte("another key"), clock)
+	_, err = other.Authorize(t.Context(), r)
+	wantCode(t, "a session of another server", err, spec.CodeUnknown)
+}
+
+func TestUIASessionsTakeNoMemory(t *testing.T) {
+	u := newUIA(fakeStages{}, fakeProgress{}, nil, time.Now)
+	r := UIARequest{Flows: [][]string{{StageDummy}}, Auth: &UIAAuth{Type: StageDummy}}
+	for range 2 * uiaSessions {
+		u.begin(r)
+	}
+	if n := len(u.done.young) + len(u.done.old); n != 0 {
+		t.Errorf("%d sessions are kept before anything was done", n)
+	}
+	for range 2 * uiaSessions {
+		if _, err := u.Authorize(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(u.done.young) + len(u.done.old); n > uiaSessions {
+		t.Errorf("%d sessions are kept, want %d at most", n, uiaSessions)
 	}
 }

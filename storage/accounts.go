@@ -109,13 +109,13 @@ func (tx *Tx) SetUserStanding(u UserRow) error {
 }
 
 // DeactivateUser ends an account and removes what belongs to it, except the
-// devices, which have to be deleted one by one. ErrNotFound without such a
-// user.
+// devices, which have to be deleted one by one, and notes that the rooms are to
+// be left; see Partings. ErrNotFound without such a user.
 func (tx *Tx) DeactivateUser(d UserDeactivation) error {
 	if err := atLeastOne(tx.exec(deactivateUser, d.Erase, d.At, d.User)); err != nil {
 		return err
 	}
-	for _, s := range []*stmt{deleteProfile, deleteAccountData, deleteFilters} {
+	for _, s := range []*stmt{deleteProfile, deleteAccountData, deleteFilters, deleteUserLogins, insertParting} {
 		if _, err := tx.exec(s, d.User); err != nil {
 			return err
 		}
@@ -202,9 +202,13 @@ func (tx *Tx) InsertSession(s SessionRow) error {
 // Session returns the session of an access token with its account; ErrNotFound
 // if there is none.
 func (tx *Tx) Session(tokenHash []byte) (SessionRow, error) {
+	return tx.session(selectSession, tokenHash)
+}
+
+func (tx *Tx) session(by *stmt, hash []byte) (SessionRow, error) {
 	var s SessionRow
 	u := &s.Account
-	err := tx.one(selectSession, []any{tokenHash}, &s.TokenHash, &s.User, &s.Device, &s.Created, &s.Expires, &s.RefreshHash, &s.ReplacesHash,
+	err := tx.one(by, []any{hash}, &s.TokenHash, &s.User, &s.Device, &s.Created, &s.Expires, &s.RefreshHash, &s.ReplacesHash,
 		&u.Guest, &u.Admin, &u.Locked, &u.Suspended, &u.Erased, &u.Created, &u.Deactivated)
 	u.User = s.User
 	return s, err

@@ -11,6 +11,8 @@ var (
 	selectMemberships = query(`SELECT ` + memberColumns + ` FROM memberships WHERE user_id = $1 ORDER BY room_nid`)
 	selectMembers     = query(`SELECT ` + memberColumns + ` FROM memberships
 		WHERE room_nid = $1 AND membership = ANY($2::text[]) ORDER BY membership, user_id`)
+	forgetRoom = query(`UPDATE memberships SET forgotten = TRUE
+		WHERE user_id = $1 AND room_nid = $2 AND event_nid = $3 AND membership IN ('leave', 'ban')`)
 	selectAllMembers = query(`SELECT ` + memberColumns + ` FROM memberships WHERE room_nid = $1 ORDER BY membership, user_id`)
 )
 
@@ -39,6 +41,13 @@ func (tx *Tx) Members(roomNID int64, memberships ...string) ([]MembershipRow, er
 		return tx.memberships(selectAllMembers, roomNID)
 	}
 	return tx.memberships(selectMembers, roomNID, memberships)
+}
+
+// ForgetRoom marks a room as forgotten by a user who left it or was banned, if
+// the event that says so is still the one given; false if it is not.
+func (tx *Tx) ForgetRoom(m MembershipRow) (bool, error) {
+	n, err := tx.exec(forgetRoom, m.User, m.RoomNID, m.EventNID)
+	return n > 0, err
 }
 
 func (tx *Tx) memberships(s *stmt, args ...any) ([]MembershipRow, error) {

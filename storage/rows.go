@@ -89,7 +89,7 @@ var (
 		head:  `INSERT INTO memberships (user_id, room_nid, membership, event_nid, pos, forgotten, outside, stripped) VALUES `,
 		types: types("text bigint text bigint bigint boolean boolean bytea"),
 		tail: `ON CONFLICT (user_id, room_nid) DO UPDATE SET membership = excluded.membership, event_nid = excluded.event_nid,
-			pos = excluded.pos, forgotten = excluded.forgotten, outside = excluded.outside, stripped = excluded.stripped`,
+			pos = excluded.pos, forgotten = (memberships.forgotten AND excluded.membership IN ('leave', 'ban')), outside = excluded.outside, stripped = excluded.stripped`,
 	})
 	deleteMemberships = newBulk(bulk{
 		name: "delete memberships", rank: rankMembers + 1,

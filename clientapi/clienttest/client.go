@@ -35,6 +35,16 @@ type Reply struct {
 	JSON   any // nil when the body is not JSON
 }
 
+// At is the same session at a homeserver that was restarted.
+func (c *Client) At(h *Homeserver) *Client {
+	moved := *c
+	moved.URL = h.URL
+	return &moved
+}
+
+// Delete is Do.
+func (c *Client) Delete(path string, body any) Reply { c.T.Helper(); return c.Do("DELETE", path, body) }
+
 // Object is a JSON object to send.
 type Object = map[string]any
 

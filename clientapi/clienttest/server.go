@@ -33,6 +33,10 @@ type Homeserver struct {
 	Server *server.Server
 	API    *clientapi.Handler
 	DB     *storage.DB
+
+	opts     Options
+	database storage.Options
+	stop     func()
 }
 
 // New starts a homeserver called "hs" with open registration and without rate limits. It ends,
@@ -40,18 +44,12 @@ type Homeserver struct {
 func New(t testing.TB, change ...func(*Options)) *Homeserver {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	database := storagetest.Options(t)
-	database.Log = log
-	db, err := storage.Open(context.Background(), database)
-	if err != nil {
-		t.Fatal(err)
-	}
 	_, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	opts := Options{Server: server.Options{
-		Name: "hs", Key: spec.SigningKey{ID: "ed25519:test", Private: private}, DB: db, Log: log,
+		Name: "hs", Key: spec.SigningKey{ID: "ed25519:test", Private: private}, Log: log,
 		Registration: server.RegistrationOptions{Mode: server.RegistrationOpen},
 		Passwords:    server.CheapPasswords(),
 	}}
@@ -59,6 +57,29 @@ func New(t testing.TB, change ...func(*Options)) *Homeserver {
 	for _, f := range change {
 		f(&opts)
 	}
+	h := &Homeserver{T: t, Name: string(opts.Server.Name), opts: opts, database: storagetest.Options(t)}
+	h.database.Log = log
+	h.start()
+	t.Cleanup(func() { h.stop() })
+	return h
+}
+
+// Restart ends the homeserver and starts another one on its data, at another URL: clients have to
+// be made anew, or moved with Client.At.
+func (h *Homeserver) Restart() {
+	h.T.Helper()
+	h.stop()
+	h.start()
+}
+
+func (h *Homeserver) start() {
+	t, opts := h.T, h.opts
+	t.Helper()
+	db, err := storage.Open(context.Background(), h.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.Server.DB = db
 	srv, err := server.New(opts.Server)
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +90,8 @@ func New(t testing.TB, change ...func(*Options)) *Homeserver {
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Run(ctx) }()
 	front := httptest.NewServer(api)
-	t.Cleanup(func() {
+	h.URL, h.Server, h.API, h.DB = front.URL, srv, api, db
+	h.stop = func() {
 		front.CloseClientConnections()
 		front.Close()
 		stop()
@@ -82,8 +104,7 @@ func New(t testing.TB, change ...func(*Options)) *Homeserver {
 		if err := db.Close(); err != nil {
 			t.Errorf("close the database: %v", err)
 		}
-	})
-	return &Homeserver{T: t, Name: string(opts.Server.Name), URL: front.URL, Server: srv, API: api, DB: db}
+	}
 }
 
 // Anonymous is a client without a token.
