@@ -3,12 +3,13 @@
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build check fmt vet staticcheck generate test race e2e clean
+.PHONY: build check fmt vet staticcheck speclinks generate test race e2e clean
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/atoll ./cmd/atoll
 
-check: fmt vet staticcheck generate race
+check: UNCITED =
+check: fmt vet staticcheck speclinks generate race
 
 # Fails when a file is not formatted; `gofmt -w .` mends it.
 fmt:
@@ -21,6 +22,12 @@ vet:
 # dependencies stay out of our go.mod.
 staticcheck:
 	go run $(STATICCHECK) ./...
+
+# What comments cite of the specification has to be there. It also lists the
+# sections that no comment cites; `make speclinks UNCITED=` leaves that out.
+UNCITED = -uncited
+speclinks:
+	go run ./cmd/speclinks $(UNCITED)
 
 # Writes the files that are made from source; the check is that none changed.
 generate:

@@ -150,7 +150,7 @@ func (p *roomPlan) content() error {
 }
 
 // creators checks additional_creators and, for a trusted chat, adds the invited
-// users, who are to be the creator's equals. Spec: rooms/v12#room-creators.
+// users, who are to be the creator's equals. Spec: client-server-api#post_matrixclientv3createroom.
 func (p *roomPlan) creators(fields map[string]any) error {
 	if !p.rules.CreatorPower {
 		return nil

@@ -5,5 +5,5 @@
 // to mutable state, so everything may be called concurrently unless a comment
 // says otherwise.
 //
-// Comments cite the Matrix specification v1.19 as "Spec: page#anchor".
+// Comments cite the Matrix specification v1.19 as "Spec:" with page#anchor.
 package spec

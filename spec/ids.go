@@ -29,7 +29,7 @@ type (
 	EventID string
 	// KeyID is "algorithm:name" of a signing key. Spec: appendices#signing-details
 	KeyID string
-	// RoomVersion is opaque: "1" and "01" are different. Spec: rooms/_index
+	// RoomVersion is opaque: "1" and "01" are different. Spec: rooms#room-version-grammar
 	RoomVersion string
 )
 

@@ -1,7 +1,7 @@
 package spec
 
 // DefaultVersion is the version of new rooms when nobody asks for another.
-// Spec: rooms/_index
+// Spec: rooms#complete-list-of-room-versions
 const DefaultVersion RoomVersion = "12"
 
 // EventIDFormat is how a room version makes event IDs.
