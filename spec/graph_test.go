@@ -30,14 +30,16 @@ import (
 //
 // Names say what an event is, see define; lines "name: field=value …" change it:
 //
-//	sender=bob type=T key=K ts=N   fields of the event; content={…} comes last, in
+//	sender=bob type=T key=K ts=N redacts=e
+//	                               fields of the event; content={…} comes last, in
 //	                               which "@alice:a":100 drops out where Alice, who
 //	                               creates the room, is above all levels
 //	auth=a,b                       auth_events; else they are selected
 //	after.T/K=e                    state after the event as this server has it from
 //	                               somebody else, - for none; events that follow
 //	                               are checked against the true state
-//	rejected                       the event must be refused; all others must not
+//	rejected                       the event must be refused; all others must not.
+//	                               rejected=1,2 says so of these versions only
 //
 // Events are timed in the order in which the text first names them. At the end
 // the states after all events without successors are resolved, or of those that
@@ -190,7 +192,7 @@ func userNamed(name string) UserID {
 }
 
 // define is what a name means: "create"; a user for their join; ban, kick or
-// invite and a user, by Alice; public, invited, knock, restricted for join
+// invite and a user, by Alice; leave or knock and a user, by that user; public, invited, knock, restricted for join
 // rules; levels…; say… for a message; anything else is state of the type
 // m.room.<name up to a capital or digit> with the name in it, topicA for one.
 func define(name string) (ev Event, key string) {
@@ -214,8 +216,8 @@ func define(name string) (ev Event, key string) {
 		return member(alice, object, "leave")
 	case object != "" && word == "invite":
 		return member(alice, object, "invite")
-	case object != "" && word == "leave":
-		return member(object, object, "leave")
+	case object != "" && (word == "leave" || word == "knock"):
+		return member(object, object, word)
 	case slices.Contains([]string{"public", "invited", "knock", "restricted"}, word):
 		ev.Type = TypeJoinRules
 		ev.Content = []byte(`{"join_rule":"` + strings.Replace(word, "invited", "invite", 1) + `"}`)
@@ -274,7 +276,9 @@ func (f *graphFile) build(t testing.TB, v RoomVersion) *graph {
 			case "auth":
 				auth = strings.Split(value, ",")
 			case "rejected":
-				wantRejected = true
+				wantRejected = value == "" || slices.Contains(strings.Split(value, ","), string(v))
+			case "redacts":
+				ev.Redacts = graphID(value)
 			default:
 				at, ok := strings.CutPrefix(field, "after.")
 				if !ok {
@@ -336,7 +340,7 @@ func graphID(name string) EventID {
 func (g *graph) add(t testing.TB, id EventID, ev *Event) error {
 	t.Helper()
 	ev.Rules, ev.ID, ev.Room, ev.Depth = g.rules, id, g.room(), 1
-	if ev.Type != TypeMessage {
+	if ev.Type != TypeMessage && ev.Type != TypeRedaction {
 		ev.State = &ev.stateKey
 	}
 	var states []stateMap
