@@ -287,6 +287,9 @@ func (s *Server) As(other *Server) *Server {
 	return &Server{T: s.T, DB: s.DB, Server: other.Server, Key: other.Key}
 }
 
+// As2 is the user as another server could make them up.
+func (u *User) As2(s *Server) *User { return &User{Server: s, ID: u.ID} }
+
 // Message is Event for a message.
 func (u *User) Message(room spec.RoomID, text string, change func(*spec.EventBuilder)) *spec.Event {
 	u.T.Helper()

@@ -56,7 +56,9 @@ func TestRequestFrame(t *testing.T) {
 		{"13-026 its own name", auth(sign(func(r *spec.FederationRequest) { r.Origin = a.Name() }, a.Key)), 401, spec.CodeUnauthorized},
 		{"13-019 a good signature", auth(sign(nil, b.Key)), 404, spec.CodeNotFound},
 	} {
-		t.Run(test.claim, func(t *testing.T) { expect(t, test.claim, a.Serve("GET", path, nil, test.header), test.status, test.code) })
+		t.Run(test.claim, func(t *testing.T) {
+			expect(t, test.claim, a.Serve("GET", path, nil, test.header), test.status, test.code)
+		})
 	}
 	t.Run("13-024 escapes are signed as sent", func(t *testing.T) {
 		expect(t, "%21", b.Request(a, "GET", "/_matrix/federation/v1/make_leave/%21x%3Aa.test/@x%3Ab.test%3A8448", nil), 404, spec.CodeNotFound)
@@ -115,7 +117,9 @@ func TestQueries(t *testing.T) {
 		t.Fatal(err)
 	}
 	room := alice.Create(server.CreateRoom{AliasLocalpart: "lagoon"})
-	query := func(path string) atolltest.Answer { return b.Request(a, "GET", "/_matrix/federation/v1/query/"+path, nil) }
+	query := func(path string) atolltest.Answer {
+		return b.Request(a, "GET", "/_matrix/federation/v1/query/"+path, nil)
+	}
 	for _, test := range []struct {
 		claim, path, want string
 		status            int

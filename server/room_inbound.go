@@ -166,12 +166,19 @@ func (rs *Rooms) fetch(ctx context.Context, r *room, f roomcore.Fetch) roomcore.
 	if rs.remote == nil {
 		return answer
 	}
+	if f.Kind == roomcore.FetchMissing {
+		depth, err := rs.oldestDepth(ctx, r)
+		if err != nil {
+			return answer
+		}
+		answer.MinDepth = depth
+	}
 	want := f.Events
 	for _, server := range f.From {
 		if ctx.Err() != nil {
 			return answer
 		}
-		got, err := rs.fetchFrom(ctx, server, r, f, want)
+		got, err := rs.fetchFrom(ctx, server, r, f, want, answer.MinDepth)
 		if err != nil {
 			rs.log.Debug("fetch failed", "room", r.id, "dest", server, "event", f.Event, "cause", err)
 		}
@@ -206,13 +213,27 @@ func without(ids []spec.EventID, events []*spec.Event) []spec.EventID {
 // instead of each event.
 const manyEvents = 40
 
-func (rs *Rooms) fetchFrom(ctx context.Context, from spec.ServerName, r *room, f roomcore.Fetch, want []spec.EventID) (roomcore.Answer, error) {
+// oldestDepth returns the depth of the oldest event of the room's timeline. What
+// is older was before this server joined, and is had by paging back.
+func (rs *Rooms) oldestDepth(ctx context.Context, r *room) (int64, error) {
+	var depth int64
+	err := rs.db.Read(ctx, func(tx *storage.Tx) error {
+		rows, _, err := tx.Timeline(storage.TimelineQuery{RoomNID: r.nid, Limit: 1})
+		if err == nil && len(rows) > 0 {
+			depth = rows[0].Event.Depth
+		}
+		return err
+	})
+	return depth, err
+}
+
+func (rs *Rooms) fetchFrom(ctx context.Context, from spec.ServerName, r *room, f roomcore.Fetch, want []spec.EventID, minDepth int64) (roomcore.Answer, error) {
 	var raw [][]byte
 	var err error
 	switch f.Kind {
 	case roomcore.FetchMissing:
 		raw, err = rs.remote.MissingEvents(ctx, from, MissingEventsRequest{
-			Room: r.id, Earliest: f.Earliest, Latest: []spec.EventID{f.Event}, Limit: f.Limit,
+			Room: r.id, Earliest: f.Earliest, Latest: []spec.EventID{f.Event}, Limit: f.Limit, MinDepth: minDepth,
 		})
 	case roomcore.FetchAuth:
 		raw, err = rs.remote.EventAuth(ctx, from, r.id, f.Event)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/maypok86/otter/v2"
@@ -234,6 +235,19 @@ func (s *roomStore) AuthGraph() (*spec.AuthGraph, error) {
 		})
 	})
 	return graph, err
+}
+
+// Followed implements roomcore.Store.
+func (s *roomStore) Followed(id spec.EventID) (bool, error) {
+	followed := false
+	err := s.read(func(tx *storage.Tx) error {
+		next, err := tx.Successors(s.nid, []spec.EventID{id})
+		followed = slices.ContainsFunc(next, func(n storage.Successor) bool {
+			return n.Kind == storage.StateRoot && !n.Rejected && !n.SoftFailed
+		})
+		return err
+	})
+	return followed, err
 }
 
 // RedactionsOf implements roomcore.Store.

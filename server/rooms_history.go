@@ -218,6 +218,9 @@ type AskHistory struct {
 }
 
 // BackfillFor returns the given events and what precedes them, newest first.
+// Rejected events are among them, here and in MissingEventsFor, if others refer
+// to them: without them those could not be placed, and whoever gets them judges
+// them again.
 // What the origin may not see is redacted. Errors are those of StateAt; events
 // that are not known are left out.
 // Spec: server-server-api#get_matrixfederationv1backfillroomid
@@ -242,7 +245,7 @@ func (rs *Rooms) BackfillFor(ctx context.Context, ask AskHistory) ([]*spec.Event
 		}
 		row := w.open[i]
 		w.open = slices.Delete(w.open, i, i+1)
-		if row.Kind == storage.StateRoot && row.Rejected == "" {
+		if row.Kind == storage.StateRoot {
 			rows = append(rows, row)
 		}
 		if err := w.add(row.Event.Prev); err != nil {
@@ -285,7 +288,7 @@ func (rs *Rooms) MissingEventsFor(ctx context.Context, ask AskHistory) ([]*spec.
 			if row.Event.Depth < ask.MinDepth {
 				continue
 			}
-			if row.Kind == storage.StateRoot && row.Rejected == "" {
+			if row.Kind == storage.StateRoot {
 				rows = append(rows, row)
 			}
 		}

@@ -85,7 +85,15 @@ func (c *Core) add(a accepted) (*storage.EventRow, uint64, error) {
 		return nil, 0, err
 	}
 	view := c.head
-	if d.live {
+	followed := false
+	if d.live && !a.made {
+		// What is older than events that are here already is told to clients, but
+		// is no extremity: its successor had to do without it.
+		if followed, err = c.followed(row.Event.ID); err != nil {
+			return nil, 0, err
+		}
+	}
+	if d.live && !followed {
 		if view, err = c.advance(row, a.reset); err != nil {
 			return nil, 0, err
 		}
@@ -102,6 +110,19 @@ func (c *Core) add(a accepted) (*storage.EventRow, uint64, error) {
 	view.Joined, view.Invited = c.head.Joined+d.joined, c.head.Invited+d.invited
 	c.enqueue(d, row, view)
 	return row, d.seq, nil
+}
+
+// followed reports whether an accepted event names this one as its predecessor.
+func (c *Core) followed(id spec.EventID) (bool, error) {
+	for _, row := range c.newEvents {
+		if row.InTimeline() && slices.Contains(row.Event.Prev, id) {
+			return true, nil
+		}
+	}
+	if c.committed.Version == 0 {
+		return false, nil
+	}
+	return c.cfg.Store.Followed(id)
 }
 
 func (c *Core) newRow(a accepted, d *delta) (*storage.EventRow, error) {
@@ -133,7 +154,7 @@ func (c *Core) newRow(a accepted, d *delta) (*storage.EventRow, error) {
 		row.StateKeyNID = nid
 		d.keys = append(d.keys, keys...)
 	}
-	if a.event.IsState() {
+	if a.event.IsState() && !c.citesForeign(a.event) {
 		row.Auth, err = c.authNIDs(a.event)
 	}
 	return row, err

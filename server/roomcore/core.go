@@ -26,6 +26,9 @@ type Store interface {
 	NewEventNIDs(n int) int64
 	// AuthGraph gives a new graph of all committed state events of the room.
 	AuthGraph() (*spec.AuthGraph, error)
+	// Followed tells whether some accepted event with a place in the graph
+	// names the event among its predecessors.
+	Followed(spec.EventID) (bool, error)
 	// RedactionsOf gives the numbers of the room's accepted redactions that
 	// name the event, oldest first.
 	RedactionsOf(spec.EventID) ([]int64, error)
@@ -90,6 +93,8 @@ type Core struct {
 	current map[spec.StateKey]*storage.EventRow // head state entries met so far; nil rows are absences
 	graph   *spec.AuthGraph                     // loaded by the first resolution that needs it
 	memo    map[string]spec.Hash                // resolutions by their input roots
+
+	foreign map[spec.EventID]bool // events of other rooms that events of this one cite
 }
 
 // memoLimit bounds the resolutions remembered by one room.
@@ -107,6 +112,7 @@ func New(cfg Config) *Core {
 		newNodes: map[spec.Hash]*spec.Node{}, newKeys: map[int64]spec.StateKey{},
 		keyNIDs: map[spec.StateKey]int64{},
 		current: map[spec.StateKey]*storage.EventRow{}, memo: map[string]spec.Hash{},
+		foreign: map[spec.EventID]bool{},
 	}
 	c.head.Extremities = slices.Clone(cfg.View.Extremities)
 	slices.SortFunc(c.head.Extremities, func(a, b Extremity) int { return compareIDs(a.ID, b.ID) })

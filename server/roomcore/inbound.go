@@ -54,7 +54,8 @@ type Answer struct {
 	Events   []*spec.Event
 	StateIDs []spec.EventID // FetchStateIDs only, the state before the event
 	AuthIDs  []spec.EventID
-	Failed   bool // nobody answered
+	MinDepth int64 // FetchMissing only: the depth below which nothing was wanted
+	Failed   bool  // nobody answered
 }
 
 // PDU is an event that came from another server, parsed, of good signature.
@@ -308,7 +309,7 @@ func (in *Inbound) Fetched(id uint64, a Answer, now int64) error {
 		return nil
 	}
 	w.fetch = 0
-	a.Events = in.ofRoom(a.Events)
+	a.Events = in.ofRoom(w.pdu.Event, a.Events)
 	switch about.kind {
 	case FetchMissing:
 		return in.gotMissing(w, a, now)
@@ -321,20 +322,50 @@ func (in *Inbound) Fetched(id uint64, a Answer, now int64) error {
 	}
 }
 
-// ofRoom drops events of other rooms, which a peer has no business to send here.
-func (in *Inbound) ofRoom(events []*spec.Event) []*spec.Event {
-	return slices.DeleteFunc(events, func(ev *spec.Event) bool { return ev.Room != in.core.cfg.Room })
+// ofRoom drops events of other rooms, which a peer has no business to send here,
+// unless it was asked for what an event cites: that decides its fate.
+func (in *Inbound) ofRoom(by *spec.Event, events []*spec.Event) []*spec.Event {
+	return slices.DeleteFunc(events, func(ev *spec.Event) bool {
+		if ev.Room == in.core.cfg.Room {
+			return false
+		}
+		if slices.Contains(by.Auth, ev.ID) {
+			in.core.noteForeign(ev.ID)
+		}
+		return true
+	})
 }
 
+// gotMissing takes in what leads from the waiting event to what is here. The
+// rest of the answer may be much older than what clients have seen.
 func (in *Inbound) gotMissing(w *waiter, a Answer, now int64) error {
-	ids := make([]spec.EventID, 0, len(a.Events)+1)
+	given := make(map[spec.EventID]*spec.Event, len(a.Events))
 	for _, ev := range a.Events {
-		if in.waiting[ev.ID] == nil && len(in.waiting) < MaxWaiting && ev.ID != w.pdu.Event.ID {
-			in.waiting[ev.ID] = &waiter{pdu: PDU{Event: ev, Origin: w.pdu.Origin}, filled: true}
+		if ev.Depth >= a.MinDepth {
+			given[ev.ID] = ev
 		}
-		ids = append(ids, ev.ID)
 	}
-	return in.bringOn(append(ids, w.pdu.Event.ID), now)
+	ids := []spec.EventID{w.pdu.Event.ID}
+	for open := []*spec.Event{w.pdu.Event}; len(open) > 0; open = open[1:] {
+		lacks, err := in.core.lacks(open[0])
+		if err != nil {
+			return err
+		}
+		for _, id := range lacks.prev {
+			ev := given[id]
+			if ev == nil {
+				continue
+			}
+			delete(given, id)
+			open = append(open, ev)
+			ids = append(ids, id)
+			if in.waiting[id] == nil && len(in.waiting) < MaxWaiting {
+				in.waiting[id] = &waiter{pdu: PDU{Event: ev, Origin: w.pdu.Origin}, filled: true}
+			}
+		}
+	}
+	slices.Reverse(ids) // the oldest first
+	return in.bringOn(ids, now)
 }
 
 func (in *Inbound) gotAuth(w *waiter, a Answer, now int64) error {

@@ -2,6 +2,7 @@ package roomcore
 
 import (
 	"fmt"
+	"slices"
 
 	"atoll/spec"
 	"atoll/storage"
@@ -80,6 +81,15 @@ func (m *memStore) AuthGraph() (*spec.AuthGraph, error) {
 		}
 	}
 	return graph, nil
+}
+
+func (m *memStore) Followed(id spec.EventID) (bool, error) {
+	for _, row := range m.events {
+		if row.InTimeline() && slices.Contains(row.Event.Prev, id) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func (m *memStore) RedactionsOf(id spec.EventID) ([]int64, error) { return m.early[id], nil }

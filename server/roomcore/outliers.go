@@ -72,11 +72,27 @@ func (c *Core) lacksAuth(ev *spec.Event) ([]spec.EventID, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !usable(row) && !slices.Contains(ids, id) {
+		if !usable(row) && !c.foreign[id] && !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
 	}
 	return ids, nil
+}
+
+// foreignLimit bounds the events of other rooms that one room remembers.
+const foreignLimit = 1000
+
+// noteForeign remembers an event that turned out to be of another room.
+func (c *Core) noteForeign(id spec.EventID) {
+	if len(c.foreign) >= foreignLimit {
+		clear(c.foreign)
+	}
+	c.foreign[id] = true
+}
+
+// citesForeign reports whether an auth event is known to be of another room.
+func (c *Core) citesForeign(ev *spec.Event) bool {
+	return len(c.foreign) > 0 && slices.ContainsFunc(ev.Auth, func(id spec.EventID) bool { return c.foreign[id] })
 }
 
 // usable reports whether an event can be referred to: it is known, and more than

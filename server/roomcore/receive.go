@@ -79,8 +79,14 @@ func (c *Core) Insert(ev *spec.Event, at Place) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	if known != nil && (known.Kind == storage.StateRoot || known.Rejected != "" && at.Before == nil) {
+	if known != nil && known.Kind == storage.StateRoot {
 		return verdictOf(known, 0), nil
+	}
+	if known != nil && known.Rejected != "" && at.Before == nil {
+		// It can get its place, for those that follow it, where that is known.
+		if m, err := c.lacks(ev); err != nil || len(m.prev) > 0 {
+			return verdictOf(known, 0), err
+		}
 	}
 	before, err := c.stateBefore(ev, at)
 	if err != nil {
@@ -201,6 +207,9 @@ func (c *Core) refusal(ev *spec.Event, before spec.Hash) (string, error) {
 
 // authRefusalOf checks the event by its own auth events alone.
 func (c *Core) authRefusalOf(ev *spec.Event) (string, error) {
+	if c.citesForeign(ev) {
+		return "an auth event is of another room", nil
+	}
 	events := make([]*spec.Event, 0, len(ev.Auth))
 	state := map[spec.StateKey]*spec.Event{}
 	for _, id := range ev.Auth {
