@@ -273,6 +273,12 @@ func (u *User) Event(room spec.RoomID, eventType string, key *string, content an
 		}
 		return nil
 	}))
+	b.ReferenceHash = func(id spec.EventID) ([32]byte, error) {
+		if row := u.Row(room, id); row != nil {
+			return row.Event.ReferenceHash(), nil
+		}
+		return [32]byte{}, fmt.Errorf("event %s is not here", id)
+	}
 	if change != nil {
 		change(&b)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 func TestJoinAndTalk(t *testing.T) {
-	for _, version := range []spec.RoomVersion{"10", "11", "12"} {
+	for _, version := range spec.SupportedVersions() {
 		t.Run("version "+string(version), func(t *testing.T) {
 			s := atolltest.New(t, 2)
 			alice, bob := s[0].User("alice"), s[1].User("bob")
