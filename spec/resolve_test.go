@@ -364,7 +364,7 @@ func TestResolveReadsOnlyWhatDiffers(t *testing.T) {
 }
 
 func BenchmarkResolve(b *testing.B) {
-	for _, v := range []RoomVersion{"10", "12"} {
+	for _, v := range []RoomVersion{"1", "10", "12"} {
 		b.Run("v"+string(v)+"/2 forks, 20 keys", func(b *testing.B) {
 			text := "create -> alice -> levels -> public -> bob -> a0\n"
 			bar := strings.Repeat(" ", strings.Index(text, "bob")) + "| -> b0\n"
