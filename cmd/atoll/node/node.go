@@ -259,8 +259,10 @@ func (n *Node) build(o Options, keys federation.LocalKeys) error {
 	})
 	var inbound http.Handler = client // which knows no such endpoints
 	if n.remote != nil {
+		published := federation.NewPublishedKeys(name, keys, time.Now)
 		inbound = federation.NewHandler(federation.HandlerOptions{
-			Server: n.server, Authenticate: n.remote.Authenticate, Keys: federation.NewPublishedKeys(name, keys, time.Now),
+			Server: n.server, Authenticate: n.remote.Authenticate,
+			Keys: published, Notary: federation.NewNotary(n.remote.Keys(), published),
 			Version: o.Version, HeardFrom: n.sender.Heard, Log: o.Log,
 		})
 	}
