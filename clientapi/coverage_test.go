@@ -83,9 +83,7 @@ var later = map[string]string{
 		PUT /_matrix/client/v3/room_keys/keys
 		GET /_matrix/client/v3/room_keys/keys
 		DELETE /_matrix/client/v3/room_keys/keys`,
-	"knocking, upgrading and forgetting rooms": `
-		POST /_matrix/client/v3/knock/{roomIdOrAlias}
-		POST /_matrix/client/v3/rooms/{roomId}/forget
+	"upgrading rooms": `
 		POST /_matrix/client/v3/rooms/{roomId}/upgrade`,
 	"room directory, spaces and user directory": `
 		GET /_matrix/client/v3/directory/list/room/{roomId}

@@ -22,15 +22,62 @@ func (h *Handler) joinRoom(ctx context.Context, r *request) (any, error) {
 // joinRoomOrAlias answers POST /join/{roomIdOrAlias}.
 // Spec: client-server-api#post_matrixclientv3joinroomidoralias
 func (h *Handler) joinRoomOrAlias(ctx context.Context, r *request) (any, error) {
+	name, err := r.roomIDOrAlias()
+	if err != nil {
+		return nil, err
+	}
+	return h.join(ctx, r, name)
+}
+
+// roomIDOrAlias is the room id or alias in the path.
+func (r *request) roomIDOrAlias() (string, error) {
 	name := r.param("roomIdOrAlias")
 	_, err := spec.ParseRoomID(name)
 	if len(name) > 0 && name[0] == '#' {
 		_, err = spec.ParseRoomAlias(name)
 	}
 	if err != nil {
-		return nil, spec.Errorf(spec.CodeInvalidParam, err, "that is neither a room id nor an alias")
+		return "", spec.Errorf(spec.CodeInvalidParam, err, "that is neither a room id nor an alias")
 	}
-	return h.join(ctx, r, name)
+	return name, nil
+}
+
+// knock answers POST /knock/{roomIdOrAlias}.
+// Spec: client-server-api#post_matrixclientv3knockroomidoralias
+func (h *Handler) knock(ctx context.Context, r *request) (any, error) {
+	name, err := r.roomIDOrAlias()
+	if err != nil {
+		return nil, err
+	}
+	var body struct {
+		Reason string `json:"reason"`
+	}
+	if err := r.decodeOptional(&body); err != nil {
+		return nil, err
+	}
+	extra := object{}
+	if body.Reason != "" {
+		extra["reason"] = body.Reason
+	}
+	raw, err := json.Marshal(extra)
+	if err != nil {
+		return nil, err
+	}
+	id, err := h.server.Rooms.Knock(ctx, server.Join{User: r.session.User, Room: name, Via: r.via(), Content: raw})
+	if err != nil {
+		return nil, err
+	}
+	return object{"room_id": id}, nil
+}
+
+// forget answers POST /rooms/{roomId}/forget.
+// Spec: client-server-api#post_matrixclientv3roomsroomidforget
+func (h *Handler) forget(ctx context.Context, r *request) (any, error) {
+	room, err := r.roomID()
+	if err != nil {
+		return nil, err
+	}
+	return nil, h.server.Rooms.Forget(ctx, room, r.session.User)
 }
 
 func (h *Handler) join(ctx context.Context, r *request, room string) (any, error) {

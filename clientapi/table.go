@@ -58,6 +58,8 @@ func (h *Handler) table() []route {
 		{"POST", v3 + "/createRoom", activeToken, limitHeavy, h.createRoom},
 		{"POST", v3 + "/join/{roomIdOrAlias}", activeGuest, limitHeavy, h.joinRoomOrAlias},
 		{"POST", room + "/join", activeGuest, limitHeavy, h.joinRoom},
+		{"POST", v3 + "/knock/{roomIdOrAlias}", activeToken, limitHeavy, h.knock},
+		{"POST", room + "/forget", userToken, limitLight, h.forget},
 		{"POST", room + "/leave", guestToken, limitLight, h.leaveRoom},
 		{"POST", room + "/invite", activeToken, limitHeavy, h.invite},
 		{"POST", room + "/kick", activeToken, limitLight, moderate(h.server.Rooms.Kick)},

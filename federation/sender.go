@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -321,6 +322,9 @@ func (s *Sender) distributeEvent(ctx context.Context, pos int64, row *storage.Ev
 	servers, err := s.rooms.at(ctx, row.RoomNID, pos)
 	if err != nil {
 		return err
+	}
+	if name := shutOut(row.Event); name != "" && !slices.Contains(servers, name) {
+		servers = append(servers, name)
 	}
 	sender := row.Event.Sender.Server()
 	s.mu.Lock()

@@ -167,7 +167,7 @@ func strip(raw []byte) []byte {
 	return out
 }
 
-// withInvite adds the invite itself to the stripped state.
+// withInvite adds the invite or knock itself to the stripped state.
 func withInvite(state []byte, ev *spec.Event) []byte {
 	out := bytes.TrimSuffix(state, []byte{']'})
 	if len(out) > 1 {
@@ -236,6 +236,12 @@ func (rs *Rooms) leaveOutside(ctx context.Context, req ChangeMembership, row sto
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		return err
 	}
+	servers := knownServers(req.Room, row.Stripped)
+	if row.Membership == "invite" && inviter != "" {
+		servers = slices.DeleteFunc(servers, func(s spec.ServerName) bool { return s == inviter.Server() })
+		servers = slices.Insert(servers, 0, inviter.Server())
+	}
+	servers = slices.DeleteFunc(servers, func(s spec.ServerName) bool { return s == rs.name })
 	err = rs.db.Write(ctx, func(tx *storage.Tx) error {
 		row.Membership, row.Stripped = "leave", nil
 		_, err := tx.Apply(&storage.Unit{
@@ -246,14 +252,18 @@ func (rs *Rooms) leaveOutside(ctx context.Context, req ChangeMembership, row sto
 		})
 		return err
 	})
-	if err != nil || inviter == "" || rs.remote == nil {
+	if err != nil || rs.remote == nil {
 		return err
 	}
 	rs.spawn(func() {
 		ctx, cancel := context.WithTimeout(rs.life, rejectTimeout)
 		defer cancel()
-		if err := rs.tellRejection(ctx, inviter.Server(), req); err != nil {
-			rs.log.Info("could not tell that an invite was rejected", "room", req.Room, "dest", inviter.Server(), "cause", err)
+		for _, dest := range servers {
+			err := rs.tellRejection(ctx, dest, req)
+			if err == nil {
+				return
+			}
+			rs.log.Info("could not tell that an invite or a knock is over", "room", req.Room, "dest", dest, "cause", err)
 		}
 	})
 	return nil

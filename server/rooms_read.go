@@ -177,7 +177,20 @@ func (src *source) look(id spec.RoomID, user spec.UserID, device string) (*roomA
 		return nil, err
 	}
 	r, err := src.reader(nid, user, device, member)
-	return &roomAccess{reader: r, id: id, root: root, now: true}, err
+	if err != nil {
+		return nil, err
+	}
+	a := &roomAccess{reader: r, id: id, root: root, now: true}
+	if r.joinedEver && !r.joined {
+		tx, err := src.database()
+		if err != nil {
+			return nil, err
+		}
+		if row, err := tx.Membership(nid, user); err == nil && row.Forgotten {
+			return nil, errNoEvent(nil)
+		}
+	}
+	return a, nil
 }
 
 // visibleEvent returns an event of the room if the reader may see it; else

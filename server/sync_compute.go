@@ -127,10 +127,18 @@ func (src *source) chooseRoomsLocked(p *syncPlan, u *liveUser, changes map[int64
 	whole := p.first || p.req.FullState
 	for nid, room := range u.rooms {
 		changed := changes[nid]
+		if room.Forgotten {
+			// That it was left is told to devices that do not know yet, but nothing
+			// that came later: forgetting it, for one.
+			changed = slices.DeleteFunc(changed, func(c memberChange) bool { return c.pos > room.Pos })
+			if whole || len(changed) == 0 {
+				continue
+			}
+		}
 		join := room.Membership == "join"
 		switch {
 		case len(changed) > 0, whole && (join || room.Membership == "invite" || room.Membership == "knock"):
-		case whole && p.req.Filter.Room.IncludeLeave && !room.Forgotten && !room.Outside:
+		case whole && p.req.Filter.Room.IncludeLeave && !room.Outside:
 		case join && (room.window.last() > p.since || room.window.from > p.since || p.dataNew):
 		default:
 			continue
