@@ -104,6 +104,11 @@ func (g pushGlob) match(s []byte, mayBegin, mayEnd func(at int) bool) bool {
 // among those that begin and end where they may; -1 if there is none.
 func findPart(part []rune, s []byte, from int, mayBegin, mayEnd func(at int) bool) int {
 	for at := from; ; {
+		// Most places are passed by for their first character alone.
+		if len(part) > 0 && part[0] != anyRune && at < len(s) && s[at] < utf8.RuneSelf && foldRune(rune(s[at])) != part[0] {
+			at++
+			continue
+		}
 		if mayBegin(at) {
 			if end := partAt(part, s, at); end >= 0 && mayEnd(end) {
 				return end
