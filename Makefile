@@ -32,7 +32,9 @@ speclinks:
 # Writes the files that are made from source; the check is that none changed.
 generate:
 	go generate ./...
-	git diff --exit-code -- docs cmd/atoll/config
+	go run ./cmd/openapi > openapi.yaml
+	if [ -d ../shared/behaviours ]; then go run ./cmd/behaviours ../shared/behaviours > docs/BEHAVIOURS.md; fi
+	git diff --exit-code -- docs cmd/atoll/config openapi.yaml
 
 test:
 	go test ./...
