@@ -40,7 +40,7 @@ func (a *Accounts) CreateLoginToken(ctx context.Context, s Session, auth *UIAAut
 }
 
 // loginByToken logs in whoever a login token was made for.
-// Spec: client-server-api#token-based-login
+// Spec: client-server-api#post_matrixclientv3login
 func (a *Accounts) loginByToken(ctx context.Context, l Login) (NewSession, error) {
 	if l.Token == "" {
 		return NewSession{}, spec.Errorf(spec.CodeMissingParam, nil, "token is missing")
