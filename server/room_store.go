@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 
 	"github.com/maypok86/otter/v2"
@@ -237,24 +236,24 @@ func (s *roomStore) AuthGraph() (*spec.AuthGraph, error) {
 	return graph, err
 }
 
-// Followed implements roomcore.Store.
-func (s *roomStore) Followed(id spec.EventID) (bool, error) {
-	followed := false
-	err := s.read(func(tx *storage.Tx) error {
-		next, err := tx.Successors(s.nid, []spec.EventID{id})
-		followed = slices.ContainsFunc(next, func(n storage.Successor) bool {
-			return n.Kind == storage.StateRoot && !n.Rejected && !n.SoftFailed
-		})
-		return err
-	})
-	return followed, err
-}
-
 // RedactionsOf implements roomcore.Store.
 func (s *roomStore) RedactionsOf(id spec.EventID) ([]int64, error) {
 	var nids []int64
 	err := s.read(func(tx *storage.Tx) (err error) {
 		nids, err = tx.RedactionsOf(s.nid, id)
+		return err
+	})
+	return nids, err
+}
+
+// Successors implements roomcore.Store.
+func (s *roomStore) Successors(id spec.EventID) ([]int64, error) {
+	var nids []int64
+	err := s.read(func(tx *storage.Tx) error {
+		next, err := tx.Successors(s.nid, []spec.EventID{id})
+		for _, ev := range next {
+			nids = append(nids, ev.NID)
+		}
 		return err
 	})
 	return nids, err

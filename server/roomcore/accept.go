@@ -85,15 +85,7 @@ func (c *Core) add(a accepted) (*storage.EventRow, uint64, error) {
 		return nil, 0, err
 	}
 	view := c.head
-	followed := false
-	if d.live && !a.made {
-		// What is older than events that are here already is told to clients, but
-		// is no extremity: its successor had to do without it.
-		if followed, err = c.followed(row.Event.ID); err != nil {
-			return nil, 0, err
-		}
-	}
-	if d.live && !followed {
+	if d.live {
 		if view, err = c.advance(row, a.reset); err != nil {
 			return nil, 0, err
 		}
@@ -112,19 +104,6 @@ func (c *Core) add(a accepted) (*storage.EventRow, uint64, error) {
 	return row, d.seq, nil
 }
 
-// followed reports whether an accepted event names this one as its predecessor.
-func (c *Core) followed(id spec.EventID) (bool, error) {
-	for _, row := range c.newEvents {
-		if row.InTimeline() && slices.Contains(row.Event.Prev, id) {
-			return true, nil
-		}
-	}
-	if c.committed.Version == 0 {
-		return false, nil
-	}
-	return c.cfg.Store.Followed(id)
-}
-
 func (c *Core) newRow(a accepted, d *delta) (*storage.EventRow, error) {
 	row := &storage.EventRow{
 		RoomNID: c.cfg.RoomNID, Event: a.event, Kind: storage.StateRoot,
@@ -139,6 +118,9 @@ func (c *Core) newRow(a accepted, d *delta) (*storage.EventRow, error) {
 	}
 	if known != nil {
 		row.NID, row.StateKeyNID = known.NID, known.StateKeyNID
+		if known.RedactedBy != 0 { // redacted while it had no place yet
+			row.Event, row.RedactedBy = known.Event, known.RedactedBy
+		}
 		d.updates = append(d.updates, row.NID)
 	} else {
 		row.NID = c.cfg.Store.NewEventNIDs(1)
@@ -190,14 +172,26 @@ func (c *Core) stateAfter(row *storage.EventRow, d *delta) error {
 // advance returns the head with the event as its newest extremity.
 func (c *Core) advance(row *storage.EventRow, reset bool) (View, error) {
 	view := View{Version: c.head.Version}
+	behind, err := c.behind(row.Event)
+	if err != nil {
+		return View{}, err
+	}
 	for _, e := range c.head.Extremities {
-		if !reset && !slices.Contains(row.Event.Prev, e.ID) {
+		if !reset && !behind[e.ID] {
 			view.Extremities = append(view.Extremities, e)
 		}
 	}
-	view.Extremities = append(view.Extremities, Extremity{
-		NID: row.NID, ID: row.Event.ID, Depth: row.Event.Depth, After: row.After,
-	})
+	late := false
+	if !reset && len(view.Extremities) > 0 {
+		if late, err = c.followed(row.Event.ID); err != nil {
+			return View{}, err
+		}
+	}
+	if !late {
+		view.Extremities = append(view.Extremities, Extremity{
+			NID: row.NID, ID: row.Event.ID, Depth: row.Event.Depth, After: row.After,
+		})
+	}
 	slices.SortFunc(view.Extremities, func(a, b Extremity) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	// The resolution may have to read the event itself.
 	c.newEvents[row.NID], c.newIDs[row.Event.ID] = row, row.NID
@@ -227,7 +221,7 @@ func (c *Core) stateChanges(row *storage.EventRow, root spec.Hash, d *delta) err
 		}
 		var ev *storage.EventRow
 		if now != nil {
-			if ev, err = c.eventOrNew(now.Event, row); err != nil {
+			if ev, err = c.eventByNID(now.Event); err != nil {
 				return err
 			}
 			if now.Event != row.NID {
@@ -244,13 +238,6 @@ func (c *Core) stateChanges(row *storage.EventRow, root spec.Hash, d *delta) err
 		}
 		return nil
 	})
-}
-
-func (c *Core) eventOrNew(nid int64, row *storage.EventRow) (*storage.EventRow, error) {
-	if nid == row.NID {
-		return row, nil
-	}
-	return c.eventByNID(nid)
 }
 
 func (c *Core) memberChange(key spec.StateKey, old *spec.Leaf, ev *storage.EventRow, d *delta) error {
@@ -308,7 +295,9 @@ func (c *Core) countServer(s spec.ServerName, by int, d *delta) {
 func (c *Core) enqueue(d *delta, row *storage.EventRow, view View) {
 	if row != nil {
 		d.rows = append(d.rows, *row)
-		c.newEvents[row.NID], c.newIDs[row.Event.ID] = row, row.NID
+		if !slices.ContainsFunc(d.redacted, func(r redaction) bool { return r.target == row }) {
+			c.newEvents[row.NID], c.newIDs[row.Event.ID] = row, row.NID
+		} // else the redacted form is there already
 		if d.live {
 			c.newLive[row.NID] = true
 		}

@@ -26,12 +26,12 @@ type Store interface {
 	NewEventNIDs(n int) int64
 	// AuthGraph gives a new graph of all committed state events of the room.
 	AuthGraph() (*spec.AuthGraph, error)
-	// Followed tells whether some accepted event with a place in the graph
-	// names the event among its predecessors.
-	Followed(spec.EventID) (bool, error)
 	// RedactionsOf gives the numbers of the room's accepted redactions that
 	// name the event, oldest first.
 	RedactionsOf(spec.EventID) ([]int64, error)
+	// Successors gives the numbers of the room's events with a place in the
+	// graph that name the event as a predecessor.
+	Successors(spec.EventID) ([]int64, error)
 }
 
 // Extremity is an event that no accepted event refers to yet.

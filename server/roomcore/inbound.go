@@ -132,15 +132,45 @@ func (in *Inbound) Receive(pdu PDU, now int64) (bool, error) {
 	w := in.waiting[pdu.Event.ID]
 	if w == nil {
 		if len(in.waiting) >= MaxWaiting {
-			return false, nil
+			// What can be judged at once needs no place.
+			if lacks, err := in.core.lacks(pdu.Event); err != nil || !lacks.none() {
+				return false, err
+			}
 		}
-		w = &waiter{pdu: pdu}
-		in.waiting[pdu.Event.ID] = w
-	} else if w.fetch == 0 {
-		// Received again: another chance, now from this sender.
-		w.pdu.Origin, w.filled, w.authAsked = pdu.Origin, false, false
+		in.waiting[pdu.Event.ID] = &waiter{pdu: pdu}
+		return true, in.bringOn([]spec.EventID{pdu.Event.ID}, now)
 	}
-	return true, in.bringOn([]spec.EventID{pdu.Event.ID}, now)
+	return true, in.bringOn(in.again(w, pdu.Origin), now)
+}
+
+// again gives a waiter another chance, now from the server that sent it once
+// more, and with it those that it waits behind.
+func (in *Inbound) again(w *waiter, origin spec.ServerName) []spec.EventID {
+	ids := in.behind(w)
+	for _, id := range ids {
+		if w := in.waiting[id]; w.fetch == 0 {
+			w.pdu.Origin, w.filled, w.authAsked = origin, false, false
+		}
+	}
+	slices.Reverse(ids) // the deepest first
+	return ids
+}
+
+// behind returns the waiter itself and all others that it refers to, at once or
+// by way of each other.
+func (in *Inbound) behind(w *waiter) []spec.EventID {
+	ids := []spec.EventID{w.pdu.Event.ID}
+	seen := map[spec.EventID]bool{ids[0]: true}
+	for n := 0; n < len(ids); n++ {
+		ev := in.waiting[ids[n]].pdu.Event
+		for _, id := range slices.Concat(ev.Auth, ev.Prev) {
+			if in.waiting[id] != nil && !seen[id] {
+				seen[id] = true
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
 }
 
 // Wake tries again what is due and returns when to call next, in ms; 0: nothing
@@ -201,7 +231,11 @@ func (in *Inbound) step(w *waiter, now int64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if lacks.none() {
+	placed, err := in.core.placed(ev.ID) // by way of another that needed it
+	if err != nil {
+		return false, err
+	}
+	if placed || lacks.none() {
 		v, err := in.core.Insert(ev, Place{Live: true, Ours: w.pdu.Ours})
 		if err != nil {
 			return false, err
@@ -237,12 +271,23 @@ func (in *Inbound) judge(id spec.EventID, v Verdict) {
 func (in *Inbound) blocked(w *waiter, ids []spec.EventID) bool {
 	blocked := false
 	for _, id := range ids {
-		if other := in.waiting[id]; other != nil && other != w {
-			in.wants[id] = append(in.wants[id], w.pdu.Event.ID)
-			blocked = true
+		other := in.waiting[id]
+		if other == nil || other == w || in.circular(other, w) {
+			continue
 		}
+		if !slices.Contains(in.wants[id], w.pdu.Event.ID) {
+			in.wants[id] = append(in.wants[id], w.pdu.Event.ID)
+		}
+		blocked = true
 	}
 	return blocked
+}
+
+// circular reports whether a waiter refers to another one that refers to it, which
+// is possible only where servers choose the ids of their events.
+// Spec: rooms/v1#event-ids
+func (in *Inbound) circular(from, to *waiter) bool {
+	return in.core.cfg.Rules.EventIDs == spec.EventIDChosen && slices.Contains(in.behind(from), to.pdu.Event.ID)
 }
 
 func (in *Inbound) firstUnknown(ids []spec.EventID) spec.EventID {
@@ -368,8 +413,21 @@ func (in *Inbound) gotMissing(w *waiter, a Answer, now int64) error {
 	return in.bringOn(ids, now)
 }
 
+// outliers keeps events without a place and returns who waited for one of them.
+func (in *Inbound) outliers(events []*spec.Event) ([]spec.EventID, error) {
+	if err := in.core.insertOutliers(events); err != nil {
+		return nil, err
+	}
+	var freed []spec.EventID
+	for _, ev := range events {
+		freed = append(freed, in.free(ev.ID)...)
+	}
+	return freed, nil
+}
+
 func (in *Inbound) gotAuth(w *waiter, a Answer, now int64) error {
-	if err := in.core.insertOutliers(a.Events); err != nil {
+	freed, err := in.outliers(a.Events)
+	if err != nil {
 		return err
 	}
 	lacks, err := in.core.lacks(w.pdu.Event)
@@ -379,9 +437,8 @@ func (in *Inbound) gotAuth(w *waiter, a Answer, now int64) error {
 	if len(lacks.auth) > 0 {
 		// The chain was not to be had as a whole; its members may be.
 		in.ask(w, Fetch{Kind: FetchEvents, Events: lacks.auth}, &fetching{})
-		return nil
 	}
-	return in.bringOn([]spec.EventID{w.pdu.Event.ID}, now)
+	return in.bringOn(append(freed, w.pdu.Event.ID), now)
 }
 
 func (in *Inbound) gotStateIDs(w *waiter, about *fetching, a Answer, now int64) error {
@@ -412,10 +469,11 @@ func (in *Inbound) gotStateIDs(w *waiter, about *fetching, a Answer, now int64) 
 
 func (in *Inbound) gotEvents(w *waiter, about *fetching, a Answer, now int64) error {
 	if about.anchor == "" {
-		if err := in.core.insertOutliers(a.Events); err != nil {
+		freed, err := in.outliers(a.Events)
+		if err != nil {
 			return err
 		}
-		return in.bringOn([]spec.EventID{w.pdu.Event.ID}, now)
+		return in.bringOn(append(freed, w.pdu.Event.ID), now)
 	}
 	return in.anchor(w, about, a.Events, now)
 }
@@ -432,7 +490,8 @@ func (in *Inbound) anchor(w *waiter, about *fetching, events []*spec.Event, now 
 			rest = append(rest, ev)
 		}
 	}
-	if err := in.core.insertOutliers(rest); err != nil {
+	ids, err := in.outliers(rest)
+	if err != nil {
 		return err
 	}
 	ok, err := in.placeAnchor(anchor, about)
@@ -441,9 +500,10 @@ func (in *Inbound) anchor(w *waiter, about *fetching, events []*spec.Event, now 
 	}
 	if !ok {
 		in.later(w, now)
-		return nil
+		return in.bringOn(ids, now)
 	}
-	ids := in.free(about.anchor)
+	ids = append(ids, about.anchor) // if it came as a PDU too
+	ids = append(ids, in.free(about.anchor)...)
 	return in.bringOn(append(ids, w.pdu.Event.ID), now)
 }
 
@@ -464,11 +524,22 @@ func (in *Inbound) placeAnchor(anchor *spec.Event, about *fetching) (bool, error
 	if err != nil || len(lacks.auth) > 0 {
 		return false, err
 	}
-	root, err := in.core.ForeignState(about.state)
-	if err != nil {
-		return false, err
+	var at Place
+	if pdu := in.waiting[anchor.ID]; pdu != nil {
+		at.Live, at.Ours = true, pdu.pdu.Ours // it came as a new event as well
 	}
-	if _, err := in.core.Insert(anchor, Place{Before: &root}); err != nil {
+	if len(lacks.prev) > 0 {
+		root, err := in.core.ForeignState(about.state)
+		if err != nil {
+			return false, err
+		}
+		// A rejection is final, so it must not rest on what one server says.
+		if reason, err := in.core.refusalBy(anchor, root); err != nil || reason != "" {
+			return false, err
+		}
+		at.Before = &root
+	}
+	if _, err := in.core.Insert(anchor, at); err != nil {
 		return false, err
 	}
 	row, err := in.core.Event(about.anchor)

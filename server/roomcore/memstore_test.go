@@ -83,16 +83,17 @@ func (m *memStore) AuthGraph() (*spec.AuthGraph, error) {
 	return graph, nil
 }
 
-func (m *memStore) Followed(id spec.EventID) (bool, error) {
-	for _, row := range m.events {
-		if row.InTimeline() && slices.Contains(row.Event.Prev, id) {
-			return true, nil
+func (m *memStore) RedactionsOf(id spec.EventID) ([]int64, error) { return m.early[id], nil }
+
+func (m *memStore) Successors(id spec.EventID) ([]int64, error) {
+	var nids []int64
+	for nid := range m.nextEvent {
+		if row := m.events[nid+1]; row != nil && row.Kind == storage.StateRoot && slices.Contains(row.Event.Prev, id) {
+			nids = append(nids, nid+1)
 		}
 	}
-	return false, nil
+	return nids, nil
 }
-
-func (m *memStore) RedactionsOf(id spec.EventID) ([]int64, error) { return m.early[id], nil }
 
 // apply commits a unit as the database would: compare and swap, then all of it.
 func (m *memStore) apply(u *storage.Unit) error {

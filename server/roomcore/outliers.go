@@ -16,7 +16,9 @@ func (c *Core) insertOutliers(events []*spec.Event) error {
 	}
 	set := make(map[spec.EventID]*spec.Event, len(events))
 	for _, ev := range events {
-		set[ev.ID] = ev
+		if ev.Room == c.cfg.Room { // else a peer has no business to send it
+			set[ev.ID] = ev
+		}
 	}
 	open := map[spec.EventID]int{}             // how many auth events an event still lacks
 	behind := map[spec.EventID][]*spec.Event{} // who lacks it
@@ -174,6 +176,17 @@ func (c *Core) Join(j Join) (Verdict, error) {
 	}
 	if reason != "" {
 		return Verdict{Status: Rejected, Reason: reason}, nil
+	}
+	if c.ServerJoined(c.cfg.Server) {
+		// Somebody of this server is in the room already: what happened since
+		// the answer was made stays.
+		at := Place{Live: true, Ours: true, Before: &root}
+		if lacks, err := c.lacks(j.Event); err != nil {
+			return Verdict{}, c.spoiled(err)
+		} else if lacks.none() {
+			at.Before = nil
+		}
+		return c.Insert(j.Event, at)
 	}
 	row, seq, err := c.add(accepted{
 		event: j.Event, before: root, live: true, ours: true, gap: true, afterGap: true, reset: true,

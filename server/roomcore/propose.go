@@ -2,6 +2,7 @@ package roomcore
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -109,7 +110,7 @@ func (c *Core) parents() ([]Extremity, spec.Hash, error) {
 	// More than an event may name: the newest ones, so that the rest is taken
 	// in by the events after it.
 	ext = slices.Clone(ext)
-	slices.SortStableFunc(ext, func(a, b Extremity) int { return int(b.Depth - a.Depth) })
+	slices.SortStableFunc(ext, func(a, b Extremity) int { return cmp.Compare(b.Depth, a.Depth) })
 	ext = ext[:maxPrev]
 	roots := make([]spec.Hash, len(ext))
 	for i, e := range ext {

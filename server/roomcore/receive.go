@@ -80,12 +80,12 @@ func (c *Core) Insert(ev *spec.Event, at Place) (Verdict, error) {
 		return Verdict{}, err
 	}
 	if known != nil && known.Kind == storage.StateRoot {
-		return verdictOf(known, 0), nil
+		return verdictOf(known, c.durableAt(known)), nil
 	}
 	if known != nil && known.Rejected != "" && at.Before == nil {
 		// It can get its place, for those that follow it, where that is known.
 		if m, err := c.lacks(ev); err != nil || len(m.prev) > 0 {
-			return verdictOf(known, 0), err
+			return verdictOf(known, c.durableAt(known)), err
 		}
 	}
 	before, err := c.stateBefore(ev, at)
@@ -120,6 +120,15 @@ func (c *Core) Insert(ev *spec.Event, at Place) (Verdict, error) {
 		return Verdict{}, c.spoiled(err)
 	}
 	return verdictOf(row, seq), nil
+}
+
+// durableAt returns the sequence number by which a known event is surely
+// durable; 0 if it is.
+func (c *Core) durableAt(row *storage.EventRow) uint64 {
+	if c.newEvents[row.NID] == nil || c.done == c.seq {
+		return 0
+	}
+	return c.seq
 }
 
 func verdictOf(row *storage.EventRow, seq uint64) Verdict {
@@ -202,13 +211,34 @@ func (c *Core) refusal(ev *spec.Event, before spec.Hash) (string, error) {
 	if err != nil || reason != "" {
 		return reason, err
 	}
-	return authRefusal(spec.Authorize(ev, c.stateReader(before)))
+	return c.refusalBy(ev, before)
+}
+
+// refusalBy returns why the event is refused by a state; "" if it is not.
+func (c *Core) refusalBy(ev *spec.Event, root spec.Hash) (string, error) {
+	return authRefusal(spec.Authorize(ev, c.stateReader(root)))
+}
+
+// secondCreate refuses a create event for a room that has one: the rules look at
+// the create event alone, so that each would pass.
+func (c *Core) secondCreate(ev *spec.Event) (string, error) {
+	if ev.Type != spec.TypeCreate || !ev.IsState() || c.createNID == 0 {
+		return "", nil
+	}
+	row, err := c.eventByNID(c.createNID)
+	if err != nil || row.Event.ID == ev.ID {
+		return "", err
+	}
+	return "the room has another create event", nil
 }
 
 // authRefusalOf checks the event by its own auth events alone.
 func (c *Core) authRefusalOf(ev *spec.Event) (string, error) {
 	if c.citesForeign(ev) {
 		return "an auth event is of another room", nil
+	}
+	if reason, err := c.secondCreate(ev); err != nil || reason != "" {
+		return reason, err
 	}
 	events := make([]*spec.Event, 0, len(ev.Auth))
 	state := map[spec.StateKey]*spec.Event{}
@@ -270,7 +300,7 @@ func (c *Core) InsertOutlier(ev *spec.Event) (Verdict, error) {
 		return Verdict{}, err
 	}
 	if usable(known) {
-		return verdictOf(known, 0), nil
+		return verdictOf(known, c.durableAt(known)), nil
 	}
 	reason, err := c.authRefusalOf(ev)
 	if err != nil {

@@ -31,13 +31,18 @@ func (c *Core) redactions(row *storage.EventRow, a accepted, d *delta) error {
 	if err != nil {
 		return err
 	}
+	for _, q := range c.queue {
+		if q.early != nil && q.early.Target == row.Event.ID {
+			earlier = append(earlier, q.early.EventNID)
+		}
+	}
 	for _, nid := range earlier {
 		by, err := c.eventByNID(nid)
 		if err != nil {
 			return err
 		}
-		if err := c.redact(row, by, d); err != nil {
-			return err
+		if err := c.redact(row, by, d); err != nil || len(d.redacted) > 0 {
+			return err // the first that takes effect
 		}
 	}
 	return nil

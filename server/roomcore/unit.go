@@ -66,7 +66,7 @@ func (d *delta) measure() (rows, bytes int) {
 		rows += 3 + len(d.rows[i].Event.Prev)
 		bytes += len(d.rows[i].Event.JSON) + 256
 	}
-	rows += len(d.nodes) + len(d.keys) + len(d.members) + len(d.servers) + len(d.state) + 2*len(d.redacted) + 4
+	rows += len(d.nodes) + len(d.keys) + len(d.members) + len(d.servers) + len(d.state) + len(d.gone) + 2*len(d.redacted) + 8
 	bytes += 700*len(d.nodes) + 128*(len(d.keys)+len(d.members)+len(d.servers)+len(d.state))
 	for _, r := range d.redacted {
 		bytes += len(r.body.JSON)
@@ -96,14 +96,41 @@ func (c *Core) split(d *delta) *storage.Unit {
 		d.members = d.members[n:]
 		return unit
 	}
+	if len(d.state)+len(d.gone) > 1 {
+		// State that changes hands by the thousand is told without naming each.
+		c.nameFew(d)
+		return unit
+	}
 	n := min(len(d.servers), unitRows)
 	c.fillServers(unit, d.servers[:n], 0)
 	d.servers = d.servers[n:]
-	if n == 0 {
-		// State that changes hands by the thousand is told without naming each.
-		d.state = d.state[:min(len(d.state), 1)]
-	}
 	return unit
+}
+
+// nameFew leaves of the changed state what local users have to hear of, as far as
+// it fits, or else one entry that says that something changed.
+func (c *Core) nameFew(d *delta) {
+	most := unitRows / 4
+	state := make([]int64, 0, most)
+	for _, nid := range d.state {
+		row, err := c.eventByNID(nid)
+		if err == nil && len(state) < most && c.localMember(row.Event) != "" {
+			state = append(state, nid)
+		}
+	}
+	gone := make([]spec.StateKey, 0, most)
+	for _, key := range d.gone {
+		if len(gone) < most && key.Type == spec.TypeMember && c.localUser(key.Key) != "" {
+			gone = append(gone, key)
+		}
+	}
+	if len(state)+len(gone) == 0 {
+		state, gone = d.state[:min(len(d.state), 1)], gone[:0]
+		if len(state) == 0 {
+			gone = d.gone[:1]
+		}
+	}
+	d.state, d.gone = state, gone
 }
 
 func (c *Core) fill(unit *storage.Unit, d *delta) {
@@ -260,7 +287,9 @@ func (c *Core) forgetCommitted() {
 		clear(c.newIDs)
 		clear(c.newLive)
 		clear(c.newNodes)
-		clear(c.newKeys)
+		for nid := range c.newKeys {
+			c.forgetKey(nid)
+		}
 		return
 	}
 	// Under steady load the queue is never empty, so what it does not hold is
@@ -299,7 +328,14 @@ func (c *Core) forgetCommitted() {
 	}
 	for nid := range c.newKeys {
 		if !keys[nid] {
-			delete(c.newKeys, nid)
+			c.forgetKey(nid)
 		}
 	}
+}
+
+// forgetKey drops the number of a key that was new. It may not have been stored,
+// because what was to use it was dropped: then it is not known to be good.
+func (c *Core) forgetKey(nid int64) {
+	delete(c.keyNIDs, c.newKeys[nid])
+	delete(c.newKeys, nid)
 }
