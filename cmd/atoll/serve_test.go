@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"net/http"
@@ -38,6 +39,24 @@ func TestServeNeedsNoFile(t *testing.T) {
 		if info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s can be read by others: %v", name, info.Mode())
 		}
+	}
+}
+
+func TestServeSessions(t *testing.T) {
+	s := serve(t, localEnv(filepath.Join(t.TempDir(), "data"), "ATOLL_REGISTRATION_MODE=open", "ATOLL_REGISTRATION_GUESTS=true",
+		"ATOLL_JWT_SECRET=a secret of sixteen", "ATOLL_SESSIONS_ACCESS_TOKEN_MINUTES=5",
+		`ATOLL_REGISTRATION_POLICIES=[{id: terms, version: "1", language: en, name: Terms, url: "https://hs.test/terms"}]`))
+	_, flows, err := s.ask("GET", "/_matrix/client/v3/login", "", nil)
+	if text := fmt.Sprint(flows); err != nil || !strings.Contains(text, "m.login.token") || !strings.Contains(text, "org.matrix.login.jwt") {
+		t.Errorf("login flows %v, %v", flows, err)
+	}
+	if status, answer, err := s.ask("POST", "/_matrix/client/v3/register?kind=guest", "", map[string]any{}); err != nil || status != http.StatusOK {
+		t.Errorf("a guest: %d %v %v", status, answer, err)
+	}
+	status, answer, err := s.ask("POST", "/_matrix/client/v3/register", "", map[string]any{"username": "eve", "password": "hunter2hunter2",
+		"refresh_token": true, "auth": map[string]string{"type": "m.login.terms"}})
+	if err != nil || status != http.StatusOK || fmt.Sprint(answer["expires_in_ms"]) != "300000" {
+		t.Errorf("registration: %d %v %v", status, answer, err)
 	}
 }
 

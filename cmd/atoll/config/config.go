@@ -45,6 +45,12 @@ type Config struct {
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// Who may create an account.
 	Registration Registration `yaml:"registration"`
+	// How long sessions and what leads to them live.
+	Sessions Sessions `yaml:"sessions"`
+	// Login with JSON web tokens (org.matrix.login.jwt) that another service
+	// issues. Whoever has no account yet gets one. Off unless there is a
+	// secret or a key.
+	JWT JWT `yaml:"jwt"`
 	// Limits on how often one client may ask.
 	RateLimits RateLimits `yaml:"rate_limits"`
 	// The exchange with other homeservers.
@@ -82,6 +88,54 @@ type Registration struct {
 	// A secret with which programs may create accounts whatever the mode is, at
 	// /_synapse/admin/v1/register. Empty switches that endpoint off.
 	SharedSecret Secret `yaml:"shared_secret"`
+	// Whether people may look around as guests, without an account of their own.
+	Guests bool `yaml:"guests"`
+	// Documents that whoever makes an account has to accept, as in
+	// [{id: terms, version: "1.0", language: en, name: Terms, url: https://example.org/terms}].
+	Policies []Policy `yaml:"policies"`
+}
+
+// Policy is a document in one language.
+type Policy struct {
+	// The document's id: letters, digits and _. The same document in several
+	// languages has one id and one version.
+	ID string `yaml:"id"`
+	// Its version, any text.
+	Version string `yaml:"version"`
+	// The language, as in en.
+	Language string `yaml:"language"`
+	// What clients call it.
+	Name string `yaml:"name"`
+	// Where it can be read.
+	URL string `yaml:"url"`
+}
+
+// Sessions says how long tokens live.
+type Sessions struct {
+	// The lifetime in minutes of access tokens of clients that can refresh them; 0
+	// for ever. Tokens of other clients do not end by themselves.
+	AccessTokenMinutes int `yaml:"access_token_minutes"`
+	// The lifetime in minutes of the tokens with which a client logs another one
+	// in; 0 for no such tokens.
+	LoginTokenMinutes int `yaml:"login_token_minutes"`
+}
+
+// JWT says which JSON web tokens are accepted.
+type JWT struct {
+	// The one algorithm that is accepted: HS256, HS384 or HS512 with a secret;
+	// RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA with a
+	// key.
+	Algorithm string `yaml:"algorithm"`
+	// The secret that the issuer signs with.
+	Secret Secret `yaml:"secret"`
+	// The issuer's public key, a PEM file.
+	PublicKeyFile string `yaml:"public_key_file"`
+	// Who must have issued the token (its claim iss); empty for anybody.
+	Issuer string `yaml:"issuer"`
+	// Those for one of whom the token must be (its claim aud); none for anybody.
+	Audiences []string `yaml:"audiences"`
+	// The claim with the user's name, without server.
+	SubjectClaim string `yaml:"subject_claim"`
 }
 
 // RateLimits says how often one client may ask.
@@ -137,7 +191,9 @@ func Default() Config {
 		NATS:           "embedded",
 		Listeners:      []Listener{{Address: "127.0.0.1:8008"}},
 		TrustedProxies: []string{},
-		Registration:   Registration{Mode: "closed"},
+		Registration:   Registration{Mode: "closed", Policies: []Policy{}},
+		Sessions:       Sessions{AccessTokenMinutes: 60, LoginTokenMinutes: 2},
+		JWT:            JWT{Algorithm: "HS256", Audiences: []string{}, SubjectClaim: "sub"},
 		RateLimits:     RateLimits{Enabled: true},
 		Federation:     Federation{Enabled: true, TrustedKeyServers: []string{}},
 		Media:          Media{Store: "disk"},

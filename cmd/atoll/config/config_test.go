@@ -138,6 +138,20 @@ func TestProblems(t *testing.T) {
 		{"a federation address that is a URL", "federation: {address: 'https://a.example'}", nil, []string{"federation.address: want a host"}},
 		{"an unknown registration mode", "registration: {mode: invite}", nil, []string{"registration.mode: want one of open, token, closed"}},
 		{"a short secret", "registration: {shared_secret: hunter2}", nil, []string{"registration.shared_secret: must have 8"}},
+		{"a policy without anything", "registration: {policies: [{}]}", nil, []string{
+			"registration.policies[0].id: want letters", "registration.policies[0].version: must not be empty",
+			"registration.policies[0].language: want a language", "registration.policies[0].name: must not be empty", "registration.policies[0].url: want a URL"}},
+		{"two versions of a policy", "registration: {policies: [{id: t, version: 1, language: en, name: T, url: 'https://t/'}, {id: t, version: 2, language: en, name: T, url: 'https://t/'}]}",
+			nil, []string{"registration.policies[1].version: differs", "registration.policies[1]: given twice"}},
+		{"lifetimes below zero", "sessions: {access_token_minutes: -1, login_token_minutes: -1}", nil,
+			[]string{"sessions.access_token_minutes: want", "sessions.login_token_minutes: want"}},
+		{"an algorithm that trusts everybody", "jwt: {algorithm: none, secret: hunter2}", nil, []string{"jwt.algorithm: want one of HS256"}},
+		{"a short secret of tokens", "jwt: {secret: hunter2}", nil, []string{"jwt.secret: must have 16"}},
+		{"a secret where a key is needed", "jwt: {algorithm: RS256, secret: hunter2hunter2hunter2}", nil, []string{"jwt.secret: RS256 needs"}},
+		{"a key where a secret is needed", "jwt: {public_key_file: /dev/null}", nil, []string{"jwt.public_key_file: HS256 needs"}},
+		{"a key file that is not there", "jwt: {algorithm: EdDSA, public_key_file: /nonexistent/k}", nil, []string{"jwt.public_key_file: can not be read"}},
+		{"a key file without a key", "jwt: {algorithm: EdDSA, public_key_file: /dev/null, subject_claim: ''}", nil,
+			[]string{"jwt.public_key_file: not a PEM", "jwt.subject_claim: must not be empty"}},
 		{"an unknown log level", "log: {level: loud, format: xml}", nil, []string{"log.level: want one of", "log.format: want one of"}},
 		{"an admin address without a port", "admin: {address: localhost}", nil, []string{"admin.address: want host and port"}},
 		{"a public URL without a scheme", "public_url: matrix.example.org", nil, []string{"public_url: want a URL"}},
@@ -207,9 +221,37 @@ func TestCAFileWithCertificate(t *testing.T) {
 	}
 }
 
+func TestJWTKey(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := load(t, "jwt: {algorithm: ES256, public_key_file: "+file+"}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := cfg.JWT.Key(); err != nil || !key.PublicKey.Equal(got) {
+		t.Errorf("the key is read as %v, %v", got, err)
+	}
+	if _, err := load(t, "jwt: {algorithm: EdDSA, public_key_file: "+file+"}"); err == nil {
+		t.Error("a key of another kind was accepted")
+	}
+	if got, err := Default().JWT.Key(); got != nil || err != nil {
+		t.Errorf("no key is read as %v, %v", got, err)
+	}
+}
+
 func TestSecretsPrintAsStars(t *testing.T) {
 	cfg := Default()
-	cfg.Registration.SharedSecret = "hunter2hunter2"
+	cfg.Registration.SharedSecret, cfg.JWT.Secret = "hunter2hunter2", "hunter2hunter2"
 	cfg.Database = "postgres://user:hunter2@host/name?password=hunter2"
 	cfg.NATS = "nats://user:hunter2@host:4222"
 	asJSON, err := json.Marshal(cfg)

@@ -133,14 +133,14 @@ This page is generated from the field comments in cmd/atoll/config/config.go.
 		}
 		fmt.Fprintf(&out, "| `%s` | `%s` | `%s` | %s |\n", e.key, yamlValue(e.value), EnvName(e.key), strings.ReplaceAll(e.doc, "|", `\|`))
 	}
-	out.WriteString(`
-An entry of ` + "`listeners`" + ` has these keys:
-
-| key | meaning |
-|---|---|
-`)
-	for _, e := range entries(docs, reflect.ValueOf(Listener{}), "", 0) {
-		fmt.Fprintf(&out, "| `%s` | %s |\n", e.key, e.doc)
+	for _, list := range []struct {
+		key   string
+		entry any
+	}{{"listeners", Listener{}}, {"registration.policies", Policy{}}} {
+		fmt.Fprintf(&out, "\nAn entry of `%s` has these keys:\n\n| key | meaning |\n|---|---|\n", list.key)
+		for _, e := range entries(docs, reflect.ValueOf(list.entry), "", 0) {
+			fmt.Fprintf(&out, "| `%s` | %s |\n", e.key, e.doc)
+		}
 	}
 	out.WriteString(`
 In the environment a list is written as YAML, ` + "`ATOLL_LISTENERS='[{address: \"0.0.0.0:8008\"}]'`" + `; a list of

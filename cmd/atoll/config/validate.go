@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,6 +52,10 @@ func (l *loader) validate() Problems {
 	if s := cfg.Registration.SharedSecret; s != "" && len(s) < 8 {
 		c.add("registration.shared_secret", "must have 8 characters at least")
 	}
+	c.policies(cfg.Registration.Policies)
+	c.atLeastZero("sessions.access_token_minutes", cfg.Sessions.AccessTokenMinutes)
+	c.atLeastZero("sessions.login_token_minutes", cfg.Sessions.LoginTokenMinutes)
+	c.jwt(cfg.JWT)
 	if a := cfg.Federation.Address; a != "" {
 		if _, err := spec.ParseServerName(a); err != nil {
 			c.add("federation.address", "want a host, with a port if it needs one")
@@ -119,6 +124,73 @@ func (c *check) publicURL(value string) {
 	u, err := url.Parse(value)
 	if err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
 		c.add("public_url", "want a URL as in https://matrix.example.org")
+	}
+}
+
+// lifetimeMost bounds lifetimes given in minutes: ten years.
+const lifetimeMost = 10 * 366 * 24 * 60
+
+func (c *check) atLeastZero(key string, n int) {
+	if n < 0 || n > lifetimeMost {
+		c.add(key, "want a number from 0 to %d", lifetimeMost)
+	}
+}
+
+var (
+	policyID       = regexp.MustCompile(`^[A-Za-z0-9_]+$`)
+	policyLanguage = regexp.MustCompile(`^[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*$`)
+)
+
+func (c *check) policies(all []Policy) {
+	versions, seen := map[string]string{}, map[[2]string]bool{}
+	for i, p := range all {
+		key := fmt.Sprintf("registration.policies[%d]", i)
+		if !policyID.MatchString(p.ID) {
+			c.add(key+".id", "want letters, digits and _")
+		}
+		if p.Version == "" {
+			c.add(key+".version", "must not be empty")
+		}
+		if v, ok := versions[p.ID]; ok && v != p.Version {
+			c.add(key+".version", "differs from that of another language")
+		}
+		versions[p.ID] = p.Version
+		if !policyLanguage.MatchString(p.Language) || p.Language == "version" {
+			c.add(key+".language", "want a language, as in en")
+		}
+		if seen[[2]string{p.ID, p.Language}] {
+			c.add(key, "given twice in this language")
+		}
+		seen[[2]string{p.ID, p.Language}] = true
+		if p.Name == "" {
+			c.add(key+".name", "must not be empty")
+		}
+		if u, err := url.Parse(p.URL); err != nil || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" {
+			c.add(key+".url", "want a URL as in https://example.org/terms")
+		}
+	}
+}
+
+func (c *check) jwt(j JWT) {
+	if !slices.Contains(jwtAlgorithms, j.Algorithm) {
+		c.add("jwt.algorithm", "want one of %s", strings.Join(jwtAlgorithms, ", "))
+		return
+	}
+	symmetric := strings.HasPrefix(j.Algorithm, "HS")
+	switch {
+	case !symmetric && j.Secret != "":
+		c.add("jwt.secret", "%s needs public_key_file instead", j.Algorithm)
+	case symmetric && j.PublicKeyFile != "":
+		c.add("jwt.public_key_file", "%s needs secret instead", j.Algorithm)
+	case j.Secret != "" && len(j.Secret) < 16:
+		c.add("jwt.secret", "must have 16 characters at least")
+	case j.PublicKeyFile != "":
+		if _, err := j.Key(); err != nil {
+			c.add("jwt.public_key_file", "%v", err)
+		}
+	}
+	if j.SubjectClaim == "" {
+		c.add("jwt.subject_claim", "must not be empty")
 	}
 }
 

@@ -237,7 +237,22 @@ func (n *Node) build(o Options, keys federation.LocalKeys) error {
 		Registration: server.RegistrationOptions{
 			Mode:         server.RegistrationMode(cfg.Registration.Mode),
 			SharedSecret: server.Secret(cfg.Registration.SharedSecret),
+			Guests:       cfg.Registration.Guests,
 		},
+		Sessions: server.SessionOptions{
+			AccessTokens: time.Duration(cfg.Sessions.AccessTokenMinutes) * time.Minute,
+			LoginTokens:  time.Duration(cfg.Sessions.LoginTokenMinutes) * time.Minute,
+		},
+	}
+	for _, p := range cfg.Registration.Policies {
+		options.Registration.Policies = append(options.Registration.Policies, server.Policy(p))
+	}
+	key, err := cfg.JWT.Key()
+	if err != nil {
+		return fmt.Errorf("jwt.public_key_file: %w", err)
+	}
+	options.JWT = server.JWTOptions{
+		Algorithm: cfg.JWT.Algorithm, Key: key, Issuer: cfg.JWT.Issuer, Audiences: cfg.JWT.Audiences, Subject: cfg.JWT.SubjectClaim,
 	}
 	if cfg.Federation.Enabled {
 		if err := n.buildRemote(o, keys); err != nil {
@@ -245,7 +260,6 @@ func (n *Node) build(o Options, keys federation.LocalKeys) error {
 		}
 		options.Remote = n.remote
 	}
-	var err error
 	if n.server, err = server.New(options); err != nil {
 		return err
 	}
