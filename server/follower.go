@@ -90,7 +90,7 @@ type logBatch struct {
 	// are at pos; rows with Membership "" are gone.
 	members  map[memberKey]*storage.MembershipRow
 	rooms    map[int64]spec.RoomID // ids of the rooms of members
-	redacted []int64 // events that redactions of the piece name
+	redacted []int64               // events that redactions of the piece name
 }
 
 type memberKey struct {

@@ -146,8 +146,8 @@ type MembershipRow struct {
 	User       spec.UserID
 	Membership string // join, invite, leave, ban or knock; "" in a Unit: the row goes
 	EventNID   int64
-	Pos        int64 // position of the log entry that brought it, 0: none; Commit fills it from the entry of EventNID
-	Forgotten  bool  // see ForgetRoom; kept through leaves and bans, ended by all else
+	Pos        int64  // position of the log entry that brought it, 0: none; Commit fills it from the entry of EventNID
+	Forgotten  bool   // see ForgetRoom; kept through leaves and bans, ended by all else
 	Outside    bool   // not from the room's state, which we do not have, but from an invite, knock or leave received
 	Stripped   []byte // JSON array of stripped state that came with an invite or knock
 }
