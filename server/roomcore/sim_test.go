@@ -53,6 +53,7 @@ type sim struct {
 	loss    float64
 	trace   bool
 	serial  int
+	seen    map[string]int // how often each thing happened that is to be exercised
 }
 
 type simEvent struct {
@@ -97,7 +98,7 @@ func newSim(t *testing.T, seed uint64, version spec.RoomVersion, trace bool) *si
 	}
 	s := &sim{
 		t: t, rng: rand.New(rand.NewPCG(seed, 7)), rules: rules, trace: trace, now: 1_000_000,
-		byName: map[spec.ServerName]*simServer{}, cut: map[[2]spec.ServerName]bool{},
+		seen: map[string]int{}, byName: map[spec.ServerName]*simServer{}, cut: map[[2]spec.ServerName]bool{},
 	}
 	for i, name := range []spec.ServerName{"us", "eu", "asia"} {
 		seed := make([]byte, ed25519.SeedSize)
@@ -202,6 +203,9 @@ func (s *sim) joinThrough(srv, resident *simServer, user spec.UserID) {
 
 // boot loads a server's memory from its disk.
 func (s *sim) boot(srv *simServer) {
+	if srv.flight != nil {
+		s.seen["restart with a commit in flight"]++
+	}
 	srv.core = New(srv.store.config(s.room, s.rules, srv.name, srv.key))
 	srv.in = NewInbound(srv.core)
 	srv.flight, srv.wake = nil, 0
@@ -255,11 +259,15 @@ func (s *sim) pump(srv *simServer) {
 	judged, asked := srv.in.Outputs()
 	for _, j := range judged {
 		srv.judged[j.Event] = j.Verdict.Status
+		s.seen[map[Status]string{Accepted: "accepted", SoftFailed: "soft failure", Rejected: "rejection"}[j.Verdict.Status]]++
 		id, core, seq := j.Event, srv.core, j.Verdict.Seq
 		s.whenDone(srv, core, seq, func() { delete(srv.ledger, id) })
 	}
 	for _, f := range asked {
 		s.fetch(srv, f)
+	}
+	if len(srv.core.memo) > 0 {
+		s.seen["fork resolved"]++
 	}
 	s.kick(srv)
 	if srv.wake == 0 {
@@ -271,6 +279,7 @@ func (s *sim) pump(srv *simServer) {
 			s.after(next-s.now, func() {
 				if srv.in == in {
 					srv.wake = 0
+					s.seen["retry"]++
 					_, err := srv.in.Wake(s.now)
 					s.ok(srv, err)
 					s.pump(srv)
@@ -322,6 +331,11 @@ func (s *sim) reachable(a, b spec.ServerName) bool {
 func (s *sim) delay() int64 { return 1 + s.rng.Int64N(80) }
 
 func (s *sim) receive(srv *simServer, pdu PDU) {
+	if row, _ := srv.core.Event(pdu.Event.ID); row != nil {
+		s.seen["duplicate"]++
+	} else if srv.in.Has(pdu.Event.ID) {
+		s.seen["another chance"]++
+	}
 	srv.ledger[pdu.Event.ID] = pdu
 	_, err := srv.in.Receive(pdu, s.now)
 	s.ok(srv, err)
@@ -369,6 +383,7 @@ func (s *sim) reparse(ev *spec.Event) *spec.Event {
 // fetch answers a request after a while, or fails it.
 func (s *sim) fetch(srv *simServer, f Fetch) {
 	in := srv.in
+	s.seen[[]string{FetchMissing: "missing events", FetchStateIDs: "state ids", FetchAuth: "auth chain", FetchEvents: "single events"}[f.Kind]]++
 	s.after(s.delay(), func() {
 		if srv.in != in {
 			return
@@ -694,12 +709,25 @@ func TestSimulation(t *testing.T) {
 			if *simSeed != 0 {
 				seeds = []uint64{*simSeed}
 			}
+			seen := map[string]int{}
 			for _, seed := range seeds {
 				s := newSim(t, seed, version, *simSeed != 0)
 				s.run(60)
 				s.check()
+				for what, n := range s.seen {
+					seen[what] += n
+				}
 				if t.Failed() {
 					t.Fatalf("replay with: go test ./server/roomcore -run 'TestSimulation/version_%s' -sim.seed=%d -v", version, seed)
+				}
+			}
+			t.Logf("exercised: %v", seen)
+			for _, what := range []string{
+				"accepted", "soft failure", "missing events", "state ids", "retry", "duplicate",
+				"another chance", "fork resolved", "restart with a commit in flight",
+			} {
+				if seen[what] == 0 && len(seeds) > 100 {
+					t.Errorf("no seed exercised: %s", what)
 				}
 			}
 		})
