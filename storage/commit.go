@@ -103,6 +103,7 @@ func (db *DB) WriteChunk(ctx context.Context, u *Unit) error {
 		}
 		piece.rows, rows = rows[:n], rows[n:]
 		if _, err := db.submit(ctx, piece); err != nil {
+			db.keys.forget(u.StateKeys)
 			return err
 		}
 	}
@@ -338,6 +339,7 @@ func (tx *Tx) Apply(u *Unit) (Committed, error) {
 	if err != nil {
 		return Committed{}, err
 	}
+	tx.keys = append(tx.keys, u.StateKeys...)
 	w := newWriter()
 	w.c = tx.c
 	_, lost, entries, err := w.group([]*request{r})
@@ -348,7 +350,6 @@ func (tx *Tx) Apply(u *Unit) (Committed, error) {
 		return Committed{}, ErrConflict
 	}
 	tx.published = append(tx.published, entries...)
-	tx.keys = append(tx.keys, u.StateKeys...)
 	return r.committed, nil
 }
 

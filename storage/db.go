@@ -205,6 +205,7 @@ func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 	defer func() {
 		if !done {
 			c.rollback()
+			db.keys.forget(tx.keys)
 		}
 	}()
 	if err := fn(tx); err != nil {
@@ -212,6 +213,7 @@ func (db *DB) Write(ctx context.Context, fn func(*Tx) error) error {
 	}
 	done = true
 	if err := c.commit(); err != nil {
+		db.keys.forget(tx.keys)
 		if errors.Is(err, errOutcome) {
 			db.reloadHead()
 		}

@@ -92,7 +92,7 @@ type pool struct {
 
 func newPool(ctx context.Context, base *pgxpool.Config, p pool) (*pgxpool.Pool, error) {
 	c := base.Copy()
-	if p.fixed || c.MaxConns <= 4 { // 4: nothing was said
+	if p.fixed || c.MaxConns <= 4 { // 4: nothing was said, or too little
 		c.MaxConns = p.connections
 	}
 	c.MinConns, c.MinIdleConns = 0, 0

@@ -281,6 +281,29 @@ func TestPostgresStaleProcessConflicts(t *testing.T) {
 	if second, err = b.StateKeyNIDs(ctx, key); err != nil || second[0].New || second[0].NID != first[0].NID {
 		t.Errorf("afterwards: %+v, %v", second, err)
 	}
+	for i, write := range []func(u *storage.Unit) error{
+		func(u *storage.Unit) error { return b.WriteChunk(ctx, u) },
+		func(u *storage.Unit) error {
+			return b.Write(ctx, func(tx *storage.Tx) error {
+				_, err := tx.Apply(u)
+				return err
+			})
+		},
+	} {
+		key[0].Key = fmt.Sprint("otherwise", i)
+		first, err1 := a.StateKeyNIDs(ctx, key)
+		second, err2 := b.StateKeyNIDs(ctx, key)
+		_, err3 := a.Commit(ctx, &storage.Unit{StateKeys: first})
+		if err := errors.Join(err1, err2, err3); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(&storage.Unit{StateKeys: second}); !errors.Is(err, storage.ErrConflict) {
+			t.Errorf("%d: a second id for the key: %v", i, err)
+		}
+		if again, err := b.StateKeyNIDs(ctx, key); err != nil || again[0].New || again[0].NID != first[0].NID {
+			t.Errorf("%d: afterwards %+v, %v", i, again, err)
+		}
+	}
 	check(t, b)
 }
 
