@@ -5,8 +5,8 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"maps"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -36,17 +36,22 @@ type source struct {
 
 // parse reads the package of a directory, tests left out.
 func parse(dir string) (*source, error) {
-	notTest := func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }
-	pkgs, err := parser.ParseDir(token.NewFileSet(), dir, notTest, parser.ParseComments)
+	files, err := filepath.Glob(filepath.Join(dir, "*.go")) // in order
 	if err != nil {
 		return nil, err
 	}
 	s := &source{funcs: map[string]*ast.FuncDecl{}, types: map[string]ast.Expr{}, texts: map[string]string{}}
-	for _, pkg := range pkgs {
-		for _, file := range pkg.Files {
-			for _, decl := range file.Decls {
-				s.collect(decl)
-			}
+	set := token.NewFileSet()
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(set, name, nil, parser.ParseComments)
+		if err != nil {
+			return nil, err
+		}
+		for _, decl := range file.Decls {
+			s.collect(decl)
 		}
 	}
 	if s.table == nil {
@@ -58,7 +63,11 @@ func parse(dir string) (*source, error) {
 func (s *source) collect(decl ast.Decl) {
 	switch d := decl.(type) {
 	case *ast.FuncDecl:
-		if d.Name.Name == "table" && d.Recv != nil {
+		// Handlers are methods of Handler, or functions that make one.
+		if d.Recv != nil && !ofHandler(d) {
+			return
+		}
+		if d.Name.Name == "table" {
 			s.table = d
 		}
 		s.funcs[d.Name.Name] = d
@@ -72,6 +81,16 @@ func (s *source) collect(decl ast.Decl) {
 			}
 		}
 	}
+}
+
+// ofHandler reports whether a function is a method of *Handler.
+func ofHandler(d *ast.FuncDecl) bool {
+	star, ok := d.Recv.List[0].Type.(*ast.StarExpr)
+	if !ok {
+		return false
+	}
+	name, ok := star.X.(*ast.Ident)
+	return ok && name.Name == "Handler"
 }
 
 // endpoints reads the lines of the route table.

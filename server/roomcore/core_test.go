@@ -124,14 +124,6 @@ func (r *rig) extremities(srv *simServer, want ...*spec.Event) {
 	}
 }
 
-func (r *rig) headEvent(srv *simServer) *spec.Event {
-	row, err := srv.core.Event(srv.core.Head().Extremities[0].ID)
-	if err != nil || len(srv.core.Head().Extremities) != 1 {
-		r.t.Fatalf("no single extremity: %v", err)
-	}
-	return row.Event
-}
-
 // share hands the head of one server to another.
 func (r *rig) shared() *spec.Event {
 	ev := r.send(r.us, "base")
