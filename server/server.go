@@ -85,7 +85,7 @@ func New(o Options) (*Server, error) {
 	s.Sync = newSync(b, s.Rooms)
 	s.Transactions = newTransactions(b, s.Rooms, map[string]edu{})
 	s.loops = append(s.loops, s.Accounts.followLog, s.Accounts.flushSeen, s.Accounts.passwords.settle, s.Accounts.pruneLogins,
-		(&partings{base: b, accounts: s.Accounts, rooms: s.Rooms}).run, s.Rooms.run, s.Sync.follow, s.Transactions.prune)
+		(&partings{base: b, accounts: s.Accounts, rooms: s.Rooms}).run, s.Rooms.run, s.maintain, s.Sync.follow, s.Transactions.prune)
 	return s, nil
 }
 
