@@ -96,14 +96,14 @@ func (c *Core) split(d *delta) *storage.Unit {
 		d.members = d.members[n:]
 		return unit
 	}
-	if len(d.state)+len(d.gone) > 1 {
-		// State that changes hands by the thousand is told without naming each.
-		c.nameFew(d)
+	if n := min(len(d.servers), unitRows); n > 0 {
+		c.fillServers(unit, d.servers[:n], 0)
+		d.servers = d.servers[n:]
 		return unit
 	}
-	n := min(len(d.servers), unitRows)
-	c.fillServers(unit, d.servers[:n], 0)
-	d.servers = d.servers[n:]
+	// State that changes hands by the thousand is told without naming each. This
+	// comes last, as what it leaves may be more than one entry.
+	c.nameFew(d)
 	return unit
 }
 
